@@ -1,0 +1,1 @@
+"""The `derma` command and the supervisor of its services."""

@@ -1,0 +1,49 @@
+"""`derma`: the commands, one file per noun, and the one place where errors become exit statuses."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+import derma_common
+from derma_cli import findings, services, up
+from derma_common.errors import UserError
+
+app = typer.Typer(
+    name="derma",
+    help="A real-time skin examination pipeline: camera, lesion detector, classifier, stored findings. "
+    "Research software, not a medical device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(up.up)
+app.command()(services.down)
+app.command()(services.ps)
+app.command()(services.logs)
+app.command()(services.scale)
+app.command("findings")(findings.findings)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(derma_common.__version__)
+
+
+def main() -> int:
+    """Run a command; an error that a user can mend is one line on stderr and a named exit status."""
+    try:
+        app()
+    except UserError as error:
+        print(f"derma: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    return 0
+
+
+if __name__ == "__main__":
+    main()

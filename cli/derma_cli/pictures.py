@@ -1,0 +1,97 @@
+"""Draw findings on the pictures of recorded sources, so that a person can look at them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from derma_common.errors import ResourceError
+from derma_common.preprocess import Image
+from derma_common.recordings import Recording, SyntheticRecording, VideoFile, open_recording
+from derma_common.seqset import SeqSet
+from derma_common.store import StoredFinding, StoreReader
+
+BGR = tuple[int, int, int]
+CLASSIFIED: BGR = (60, 200, 60)
+NOT_CLASSIFIED: BGR = (160, 160, 160)
+INK: BGR = (255, 255, 255)
+
+
+def draw_pictures(store: StoreReader, run: str, camera: str | None, folder: Path) -> Iterator[str]:
+    """Write one annotated mp4 per video and one JPEG per picture into `folder`; yield a line for each source."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"cannot write pictures into {folder}: {error.strerror}") from error
+    for name, (source, live) in store.cameras(run).items():
+        if camera not in (None, name):
+            continue
+        if live:
+            yield f"{name}: a live source leaves no pictures to draw on"
+            continue
+        by_seq: dict[int, list[StoredFinding]] = defaultdict(list)
+        for finding in store.findings(run, name):
+            by_seq[finding.seq].append(finding)
+        recording = open_recording(source)
+        if isinstance(recording, VideoFile | SyntheticRecording):
+            yield _draw_video(recording, recording.fps, by_seq, folder / f"{name}.mp4")
+        else:
+            yield _draw_files(recording, by_seq, folder / name)
+
+
+def _draw_video(recording: Recording, fps: float, by_seq: dict[int, list[StoredFinding]], path: Path) -> str:
+    writer: cv2.VideoWriter | None = None
+    n = 0
+    for picture in recording.pictures(SeqSet()):
+        if picture.image is None:
+            continue
+        image = annotate(picture.image, by_seq.get(picture.seq, []), f"frame {picture.seq}")
+        if writer is None:
+            size = (image.shape[1], image.shape[0])
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
+            if not writer.isOpened():
+                raise ResourceError(f"cannot write the video {path}")
+        writer.write(image)
+        n += 1
+    if writer is not None:
+        writer.release()
+    return f"{path}: {n} frames"
+
+
+def _draw_files(recording: Recording, by_seq: dict[int, list[StoredFinding]], folder: Path) -> str:
+    n = 0
+    for picture in recording.pictures(SeqSet()):
+        if picture.image is None:
+            continue
+        target = folder / Path(picture.origin).with_suffix(".jpg")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not cv2.imwrite(str(target), annotate(picture.image, by_seq.get(picture.seq, []), "")):
+            raise ResourceError(f"cannot write the picture {target}")
+        n += 1
+    return f"{folder}: {n} pictures"
+
+
+def annotate(image: Image, findings: list[StoredFinding], caption: str) -> Image:
+    """Return image (H, W, 3) uint8 BGR with boxes, scores and the most probable class of each finding."""
+    drawn = image.copy()
+    scale = max(0.4, min(image.shape[:2]) / 1200)
+    for finding in findings:
+        x1, y1, x2, y2 = (round(v) for v in finding.box)
+        best = max(finding.probabilities.items(), key=lambda item: item[1], default=None)
+        colour = CLASSIFIED if best else NOT_CLASSIFIED
+        cv2.rectangle(drawn, (x1, y1), (x2, y2), colour, 2)
+        text = f"{best[0]} {best[1]:.2f}" if best else f"not classified: {finding.missing}"
+        _write(drawn, text, (x1, y1 - 4), scale, colour)
+    if caption:
+        _write(drawn, caption + "  research software, not a diagnosis", (8, image.shape[0] - 10), scale, INK)
+    return np.asarray(drawn, dtype=np.uint8)
+
+
+def _write(image: Image, text: str, at: tuple[int, int], scale: float, colour: BGR) -> None:
+    x, y = max(0, at[0]), max(12, at[1])
+    cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)

@@ -1,0 +1,73 @@
+"""Live progress on stderr: one line that moves on a terminal, a quiet line now and then elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import TextIO
+
+from derma_cli.summary import Flow, add_flows
+from derma_common.heartbeat import read_beat
+from derma_common.topology import Service, instance_name
+
+TERMINAL_EVERY_S = 0.25
+QUIET_EVERY_S = 10.0
+FIRST_QUIET_S = 2.0
+
+
+class Progress:
+    """Reads the heartbeats of captures and sink and shows how the run goes."""
+
+    def __init__(self, stream: TextIO, run_dir: Path, cameras: list[str]) -> None:
+        self._stream, self._run_dir = stream, run_dir
+        self._captures = [instance_name(Service.CAPTURE, name) for name in cameras]
+        self._moves = stream.isatty()
+        self._started = time.monotonic()
+        self._shown = self._started + (0 if self._moves else FIRST_QUIET_S - QUIET_EVERY_S)
+        self._before: tuple[float, int] = (self._started, 0)
+
+    def show(self) -> None:
+        """Show the present state if it is time to."""
+        now = time.monotonic()
+        if now - self._shown < (TERMINAL_EVERY_S if self._moves else QUIET_EVERY_S):
+            return
+        self._shown = now
+        line = self._line(now)
+        if self._moves:
+            width = shutil.get_terminal_size().columns - 1
+            self._stream.write("\r\x1b[K" + line[:width])
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def _line(self, now: float) -> str:
+        flow = self.flow()
+        sink = read_beat(self._run_dir, instance_name(Service.SINK, 0))
+        report = sink.report if sink else {}
+        since, before = self._before
+        fps = (flow.delivered - before) / (now - since) if now > since else 0.0
+        if now - since > 2.0:
+            self._before = (now, flow.delivered)
+        dropped = sum((flow.dropped or {}).values())
+        return (
+            f"{now - self._started:6.1f} s  frames {flow.delivered}/{flow.captured}  {fps:5.1f} fps  "
+            f"findings {report.get('findings', 0)}  latency p50 {report.get('p50_ms', 0):.0f} ms "
+            f"p99 {report.get('p99_ms', 0):.0f} ms  dropped {dropped}"
+        )
+
+    def flow(self) -> Flow:
+        """Return the conservation terms over all cameras."""
+        beats = [read_beat(self._run_dir, name) for name in self._captures]
+        return add_flows([beat.report for beat in beats if beat is not None])
+
+    def say(self, line: str) -> None:
+        """Print a line of its own."""
+        self._stream.write(("\r\x1b[K" if self._moves else "") + line + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Clear the moving line."""
+        if self._moves:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()

@@ -1,0 +1,101 @@
+"""The run directory: sockets, rings and heartbeats of one run, in shared memory, owned by its supervisor.
+
+One data directory has at most one run. Its run directory is derived from it, so `derma ps` finds it; whether a run
+is alive is judged by the lock that its supervisor holds, never by a pid.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from derma_common.config import Settings
+from derma_common.errors import ResourceError
+
+LOCK_FILE = "lock"
+
+
+def run_dir_of(settings: Settings) -> Path:
+    """Return the run directory that belongs to the data directory of `settings`."""
+    digest = hashlib.sha256(str(settings.data_dir).encode()).hexdigest()[:10]
+    return Path(settings.run.shm_dir) / f"derma-{os.getuid()}" / digest
+
+
+class RunDir:
+    """The locked run directory; leaving the context removes it with all that is in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = -1
+
+    def __enter__(self) -> Self:
+        """Lock and empty the directory. Raises ResourceError when a run holds it or it cannot be made."""
+        try:
+            _make_private(self.path.parent)
+            _make_private(self.path)
+        except OSError as error:
+            raise ResourceError(
+                f"cannot make the run directory {self.path}: {error.strerror}; set run.shm_dir"
+            ) from error
+        self._lock = _lock(self.path)
+        if self._lock < 0:
+            raise ResourceError(f"a run is already up here ({self.path}); see `derma ps`, end it with `derma down`")
+        _empty(self.path)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+    def bytes_left(self) -> int:
+        """Return how much shared memory rings and heartbeats still take."""
+        return sum(f.stat().st_blocks * 512 for f in self.path.glob("ring-*"))
+
+
+def is_alive(path: Path) -> bool:
+    """Say whether a supervisor holds this run directory."""
+    if not (path / LOCK_FILE).exists():
+        return False
+    lock = _lock(path)
+    if lock < 0:
+        return True
+    os.close(lock)
+    return False
+
+
+def remove_dead(path: Path) -> bool:
+    """Remove the directory of a run whose supervisor is gone; say whether there was one."""
+    if not path.is_dir() or is_alive(path):
+        return False
+    shutil.rmtree(path, ignore_errors=True)
+    return True
+
+
+def _make_private(path: Path) -> None:
+    path.mkdir(mode=0o700, exist_ok=True, parents=False)
+    stat = path.lstat()
+    if stat.st_uid != os.getuid() or stat.st_mode & 0o077 or path.is_symlink():
+        raise ResourceError(f"{path} must be a directory of this user alone (0700); remove it or set run.shm_dir")
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return -1
+    return descriptor
+
+
+def _empty(path: Path) -> None:
+    for entry in path.iterdir():
+        if entry.name != LOCK_FILE:
+            entry.unlink()

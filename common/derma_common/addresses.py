@@ -1,0 +1,80 @@
+"""What the text of a source means: a camera, a network stream, a recording or the drawn source."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+from derma_common.errors import SourceError
+
+NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
+_DEVICE = re.compile(r"/dev/video\d+\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Synthetic:
+    """The parameters of `synthetic://?frames=N&seed=S&width=W&height=H&fps=F`; fps makes it live, frames=0 endless."""
+
+    frames: int = 300
+    seed: int = 0
+    width: int = 640
+    height: int = 480
+    fps: int = 0
+
+
+def synthetic_of(source: str) -> Synthetic | None:
+    """Return the parameters of a `synthetic://` source, None for another. Raises SourceError for a wrong one."""
+    if not source.startswith("synthetic:"):
+        return None
+    known = [f.name for f in fields(Synthetic)]
+    values: dict[str, int] = {}
+    for key, text in parse_qsl(urlsplit(source).query, keep_blank_values=True):
+        if key not in known:
+            raise SourceError(f"{source}: unknown parameter {key!r}; there are: {', '.join(known)}")
+        if not (text.isascii() and text.isdigit()) or int(text) > 100_000_000:
+            raise SourceError(f"{source}: {key} must be a whole number, got {text!r}")
+        values[key] = int(text)
+    parameters = Synthetic(**values)
+    if not (64 <= parameters.width <= 7680 and 64 <= parameters.height <= 4320):
+        raise SourceError(f"{source}: width must be 64 to 7680 px and height 64 to 4320 px")
+    if parameters.frames == 0 and parameters.fps == 0:
+        raise SourceError(f"{source}: frames=0 has no end, so it needs fps=F")
+    return parameters
+
+
+def camera_of(source: str) -> int | str | None:
+    """Return the camera's index, device or URL for OpenCV, None when `source` is a recording.
+
+    Raises SourceError for a URI scheme that is not allowed: only these ever reach FFmpeg.
+    """
+    if source.isascii() and source.isdigit():
+        return int(source)
+    if _DEVICE.match(source):
+        return source
+    scheme = urlsplit(source).scheme if "://" in source else ""
+    if scheme in NETWORK_SCHEMES:
+        return source
+    if scheme and scheme != "synthetic":
+        allowed = ", ".join((*NETWORK_SCHEMES, "synthetic"))
+        raise SourceError(f"{redacted(source)}: scheme {scheme!r} is not allowed; there are: {allowed}")
+    return None
+
+
+def is_live(source: str, asked: bool | None) -> bool:
+    """Say whether a source is live: cameras are, recordings are when asked, `synthetic://` is with fps."""
+    if camera_of(source) is not None:
+        return True
+    if asked is not None:
+        return asked
+    drawn = synthetic_of(source)
+    return drawn is not None and drawn.fps > 0
+
+
+def redacted(source: str) -> str:
+    """Return a source without user, password and query, as it may be shown and stored."""
+    if "://" not in source or source.startswith("synthetic:"):
+        return source
+    parts = urlsplit(source)
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, place, parts.path, "", ""))

@@ -1,0 +1,316 @@
+"""Settings: defaults, then `derma.toml`, then environment, then flags. The only place that reads any of them.
+
+Every setting is a field of a frozen dataclass below; `deploy/derma.toml` documents each one. A wrong
+key or value is one line that names the nearest right one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from derma_common.errors import ConfigError
+
+ENV_PREFIX = "DERMA_"
+CAMERA_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """Where a run keeps its things."""
+
+    data_dir: str = "derma-data"  # database and logs
+    shm_dir: str = "/dev/shm"  # rings and sockets, in a directory of the run's own
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureSettings:
+    """Reading pictures."""
+
+    window: int = 8  # credits of a recorded source
+    window_live: int = 2  # credits of a live source, plus one for each classifier beyond the first
+    deadline_s: float = 2.0  # a live frame is closed with what has come after this time
+    retry_after_s: float = 10.0  # last resort: a recorded frame without outcome is sent again
+    open_timeout_s: float = 5.0
+    read_timeout_s: float = 5.0
+    cores: tuple[int, ...] = ()
+    priority: int = 0
+    threads: int = 1  # OpenCV's own
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorSettings:
+    """Finding lesions."""
+
+    model: str = "yolov4-tiny-mole"
+    workers: int = 1  # a camera belongs to one of them
+    threads: int = 0  # 0: chosen from the machine's cores
+    score_threshold: float = -1.0  # negative: the model card's
+    cores: tuple[int, ...] = ()
+    priority: int = 0
+    gpu: int = -1  # index of the GPU; -1: none
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierSettings:
+    """Classifying crops."""
+
+    model: str = "efficientnet-b0-skin"
+    workers: int = 0  # 0: chosen from the machine's cores
+    threads: int = 0
+    room: int = 8  # crops that may be outstanding at one worker
+    cores: tuple[int, ...] = ()
+    priority: int = 0
+    gpu: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class SinkSettings:
+    """Storing findings."""
+
+    database: str = ""  # empty: derma.db in run.data_dir
+    cores: tuple[int, ...] = ()
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorSettings:
+    """Watching processes."""
+
+    hang_after_s: float = 4.0  # no heartbeat for so long: the process is replaced
+    start_timeout_s: float = 60.0
+    stop_timeout_s: float = 5.0
+    fruitless_starts: int = 5  # in a row, then the run is given up
+    back_off_s: float = 0.25  # doubled with every fruitless start
+    poison_deaths: int = 3  # a frame in hand at so many deaths is dropped
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """Prometheus endpoints."""
+
+    enabled: bool = True
+    address: str = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingSettings:
+    """What goes to the log files."""
+
+    level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """A source with its alias: the name in metrics, logs and findings."""
+
+    name: str
+    source: str
+    live: bool | None = None  # None: the source's own nature
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything, resolved."""
+
+    run: RunSettings = field(default_factory=RunSettings)
+    capture: CaptureSettings = field(default_factory=CaptureSettings)
+    detector: DetectorSettings = field(default_factory=DetectorSettings)
+    classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
+    sink: SinkSettings = field(default_factory=SinkSettings)
+    supervisor: SupervisorSettings = field(default_factory=SupervisorSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    logging: LoggingSettings = field(default_factory=LoggingSettings)
+    camera: tuple[Camera, ...] = ()
+
+    @property
+    def data_dir(self) -> Path:
+        """The absolute data directory."""
+        return Path(self.run.data_dir).expanduser().absolute()
+
+    @property
+    def database(self) -> Path:
+        """The absolute path of the database."""
+        return Path(self.sink.database).expanduser().absolute() if self.sink.database else self.data_dir / "derma.db"
+
+
+SECTIONS = tuple(f.name for f in fields(Settings) if f.name != "camera")
+_AT_LEAST: dict[str, float] = {
+    "capture.window": 1, "capture.window_live": 1, "capture.deadline_s": 0.05, "capture.threads": 1,
+    "capture.retry_after_s": 0.5, "capture.open_timeout_s": 0.1, "capture.read_timeout_s": 0.1,
+    "detector.workers": 1, "detector.threads": 0, "detector.gpu": -1,
+    "classifier.workers": 0, "classifier.threads": 0, "classifier.room": 1, "classifier.gpu": -1,
+    "supervisor.hang_after_s": 0.5, "supervisor.start_timeout_s": 1, "supervisor.stop_timeout_s": 0.1,
+    "supervisor.fruitless_starts": 1, "supervisor.back_off_s": 0.01, "supervisor.poison_deaths": 1,
+}  # fmt: skip
+_AT_MOST: dict[str, float] = {"classifier.workers": 64, "detector.workers": 64, "capture.window": 1024}
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+def load_settings(
+    file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any] | None = None
+) -> Settings:
+    """Resolve the settings. `flags` maps "section.key" to a value. Raises ConfigError."""
+    table = _read_toml(file) if file else {}
+    for name, text in environment.items():
+        if name.startswith(ENV_PREFIX):
+            section, _, key = name.removeprefix(ENV_PREFIX).lower().partition("_")
+            if section in SECTIONS:  # DERMA_RUN_DATA_DIR; other DERMA_ variables are not settings
+                table.setdefault(section, {})[key] = _from_text(section, key, text, f"environment variable {name}")
+    for dotted, value in (flags or {}).items():
+        section, _, key = dotted.partition(".")
+        table.setdefault(section, {})[key] = value
+    settings = settings_from(table, str(file) if file else "the settings")
+    return choose_for_machine(settings, len(os.sched_getaffinity(0)))
+
+
+def choose_for_machine(settings: Settings, cores: int) -> Settings:
+    """Fill in the zeros of threads and workers so that detector and classifiers use all cores."""
+    detector, classifier = settings.detector, settings.classifier
+    detector_threads = detector.threads or max(1, min(8, cores // (2 * detector.workers)))
+    left = max(1, cores - detector_threads * detector.workers)
+    # more classifiers before more threads: B0 on one core loses nothing to synchronisation
+    workers = classifier.workers or max(1, min(4, left // 2))
+    threads = classifier.threads or max(1, left // workers)
+    changed = _replaced(settings, "detector", threads=detector_threads)
+    return _replaced(changed, "classifier", workers=workers, threads=threads)
+
+
+def _replaced(settings: Settings, section: str, **values: Any) -> Settings:
+    from dataclasses import replace
+
+    return replace(settings, **{section: replace(getattr(settings, section), **values)})
+
+
+def settings_from(table: Mapping[str, Any], origin: str) -> Settings:
+    """Check a table of sections against the dataclasses. Raises ConfigError naming key and remedy."""
+    parts: dict[str, Any] = {}
+    hints = typing.get_type_hints(Settings)
+    for section, values in table.items():
+        if section == "camera":
+            parts["camera"] = _cameras(values, origin)
+            continue
+        if section not in SECTIONS:
+            raise ConfigError(f"{origin}: unknown section [{section}]{_nearest(section, (*SECTIONS, 'camera'))}")
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{origin}: [{section}] must be a table")
+        cls = hints[section]
+        types = typing.get_type_hints(cls)
+        for key in values:
+            if key not in types:
+                raise ConfigError(f"{origin}: unknown setting {section}.{key}{_nearest(key, tuple(types))}")
+        checked = {k: _checked(v, types[k], f"{origin}: {section}.{k}", f"{section}.{k}") for k, v in values.items()}
+        parts[section] = cls(**checked)
+    settings = Settings(**parts)
+    if settings.logging.level not in _LEVELS:
+        raise ConfigError(f"{origin}: logging.level must be one of {', '.join(_LEVELS)}")
+    return settings
+
+
+def _cameras(values: Any, origin: str) -> tuple[Camera, ...]:
+    if not isinstance(values, list):
+        raise ConfigError(f"{origin}: cameras are written as [[camera]] tables")
+    types = typing.get_type_hints(Camera)
+    cameras = []
+    for row in values:
+        if not isinstance(row, Mapping) or not {"name", "source"} <= set(row) <= set(types):
+            raise ConfigError(f"{origin}: a [[camera]] has `name`, `source` and perhaps `live`")
+        if not isinstance(row["name"], str) or not CAMERA_NAME.match(row["name"]):
+            raise ConfigError(
+                f"{origin}: camera name {row['name']!r} must be 1 to 32 of a-z 0-9 _ - and start with a letter or digit"
+            )
+        cameras.append(Camera(row["name"], str(row["source"]), row.get("live")))
+    names = [c.name for c in cameras]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{origin}: two cameras have the same name")
+    return tuple(cameras)
+
+
+def _checked(value: Any, hint: Any, where: str, dotted: str) -> Any:
+    if hint is float and type(value) is int:
+        value = float(value)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple) or any(type(v) is not int or v < 0 for v in value):
+            raise ConfigError(f"{where} must be a list of core numbers, such as [0, 1]")
+        return tuple(value)
+    if type(value) is not hint:
+        raise ConfigError(f"{where} must be {_KIND.get(hint, hint)}, got {value!r}")
+    low, high = _AT_LEAST.get(dotted), _AT_MOST.get(dotted)
+    if low is not None and value < low:
+        raise ConfigError(f"{where} must be at least {low:g}, got {value!r}")
+    if high is not None and value > high:
+        raise ConfigError(f"{where} must be at most {high:g}, got {value!r}")
+    return value
+
+
+_KIND = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def _from_text(section: str, key: str, text: str, where: str) -> Any:
+    hint = typing.get_type_hints(typing.get_type_hints(Settings)[section]).get(key)
+    try:
+        if hint is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if hint in (int, float):
+            return hint(text)
+        if typing.get_origin(hint) is tuple:
+            return [int(v) for v in text.replace(",", " ").split()]
+    except (KeyError, ValueError):
+        raise ConfigError(
+            f"{where}: {text!r} is not {_KIND.get(hint, 'a list of core numbers') if hint else 'known'}"
+        ) from None
+    return text
+
+
+def _nearest(word: str, right: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(word, right, 1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(right)}"
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no settings file {file}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What a service is told at its start: the settings, the run and its directories."""
+
+    run_id: str
+    run_dir: str  # rings, sockets, heartbeats
+    settings: Settings
+    detector_dir: str
+    classifier_dir: str
+
+
+PLAN_FILE = "plan.json"
+
+
+def write_plan(plan: RunPlan) -> None:
+    """Write the plan into its run directory, readable by this user alone."""
+    path = Path(plan.run_dir) / PLAN_FILE
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        json.dump(asdict(plan), stream)
+
+
+def read_plan(run_dir: Path) -> RunPlan:
+    """Read the plan of a run directory. Raises ConfigError."""
+    try:
+        raw = json.loads((run_dir / PLAN_FILE).read_text(encoding="utf-8"))
+        table = dict(raw.pop("settings"))
+        return RunPlan(settings=settings_from(table, "the run's plan"), **raw)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{run_dir} holds no run plan: {error}") from error

@@ -1,0 +1,145 @@
+"""The model card: the sidecar that says what a network file is, and the lock on it.
+
+A model is a directory with `card.json` and the file that the card names. The file is loaded only if
+its sha256 is the card's: a damaged or exchanged network never gives a finding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from derma_common.errors import ModelError
+
+CARD_FILE = "card.json"
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What the network wants: tensor `name`, (N, 3, height, width) float32 RGB, (x / 255 − mean) / std."""
+
+    name: str
+    width: int
+    height: int
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    max_batch: int = 1  # 1: the file has a fixed batch of one
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Everything about a model that its file does not say, as stored in `card.json`.
+
+    `kind` "detector": outputs `boxes` (N, A, 4) xyxy in network input px and `scores` (N, A, C) in [0, 1].
+    `kind` "classifier": output `logits` (N, C); probability = softmax(logits / temperature).
+    """
+
+    name: str
+    kind: Literal["detector", "classifier"]
+    architecture: str
+    file: str
+    sha256: str
+    input: InputSpec
+    outputs: tuple[str, ...]
+    classes: tuple[str, ...]
+    licence: str
+    runner: str = "onnx"
+    score_threshold: float = 0.25  # detector: below it a box is not reported
+    iou_threshold: float = 0.45  # detector: above it two boxes are one
+    temperature: float = 1.0  # classifier: fitted on held-out data
+    crop_margin: float = 0.25  # classifier: share of the longer side added around a detected box
+    intended_use: str = "research; not a medical device"
+    training_data: tuple[str, ...] = ()
+    figures: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Name and the first twelve hex digits of the hash: what a finding records as its model."""
+        return f"{self.name}@{self.sha256[:12]}"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hex sha256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_card(directory: Path) -> ModelCard:
+    """Read and check `directory/card.json`. Raises ModelError with the field that is wrong."""
+    path = directory / CARD_FILE
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{directory} is no model: it has no {CARD_FILE}") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    return _card_from(raw, path)
+
+
+def _card_from(raw: Any, path: Path) -> ModelCard:
+    if not isinstance(raw, dict):
+        raise ModelError(f"{path} must hold one JSON object")
+    known = {f.name for f in fields(ModelCard)}
+    unknown = sorted(set(raw) - known)
+    if unknown:
+        raise ModelError(f"{path} has unknown fields: {', '.join(unknown)}")
+    try:
+        spec = dict(raw["input"])
+        for key in ("mean", "std"):
+            if key in spec:
+                spec[key] = tuple(float(v) for v in spec[key])
+        values = {**raw, "input": InputSpec(**spec)}
+        for key in ("outputs", "classes", "training_data", "notes"):
+            if key in values:
+                values[key] = tuple(str(v) for v in values[key])
+        card = ModelCard(**values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} is incomplete or has a value of the wrong type: {error}") from error
+    _check(card, path)
+    return card
+
+
+def _check(card: ModelCard, path: Path) -> None:
+    problems = []
+    if card.kind not in ("detector", "classifier"):
+        problems.append(f"kind {card.kind!r} is neither detector nor classifier")
+    if not card.classes:
+        problems.append("classes is empty")
+    if Path(card.file).name != card.file:
+        problems.append(f"file {card.file!r} must be a plain name beside the card")
+    if len(card.sha256) != 64:
+        problems.append("sha256 must have 64 hex digits")
+    if not (card.input.width > 0 and card.input.height > 0 and card.input.max_batch > 0):
+        problems.append("input width, height and max_batch must be positive")
+    if any(not s > 0 for s in card.input.std) or not card.temperature > 0:
+        problems.append("std and temperature must be positive")
+    if problems:
+        raise ModelError(f"{path}: {'; '.join(problems)}")
+
+
+def write_card(card: ModelCard, directory: Path) -> None:
+    """Write `directory/card.json`, readable by people, atomically."""
+    draft = directory / (CARD_FILE + ".part")
+    draft.write_text(json.dumps(asdict(card), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    draft.replace(directory / CARD_FILE)
+
+
+def verified_file(card: ModelCard, directory: Path) -> Path:
+    """Return the network file's path after checking its sha256. Raises ModelError when it differs."""
+    path = directory / card.file
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise ModelError(
+            f"{card.name}: the file {path} that the card names cannot be read: {error.strerror}"
+        ) from error
+    if found != card.sha256:
+        raise ModelError(
+            f"{card.name}: {path} is not the file of its card (sha256 {found[:12]}…, the card says "
+            f"{card.sha256[:12]}…); copy the model anew or export it again"
+        )
+    return path

@@ -1,0 +1,135 @@
+"""Start a service process: arguments, signals, cores, logging, heartbeat, metrics; services contain none of it.
+
+A service's `__main__` gives `launch` a function that builds its host. A UserError ends the process with
+one line on stderr and the error's exit code; anything else is a crash that the supervisor sees.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import faulthandler
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from derma_common.config import RunPlan, Settings, read_plan
+from derma_common.errors import UserError
+from derma_common.heartbeat import Heartbeat
+from derma_common.stage import Orphaned, StageHost, Stop
+from derma_common.telemetry import Metrics
+from derma_common.topology import Service, service_of
+from derma_common.transport import Hub
+
+_PR_SET_PDEATHSIG = 1
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+
+@dataclass(frozen=True)
+class Seat:
+    """What the launcher hands to a service."""
+
+    instance: str
+    incarnation: int
+    index: str  # after the dot of the instance's name
+    plan: RunPlan
+    run_dir: Path
+    hub: Hub
+    heartbeat: Heartbeat
+    metrics: Metrics
+    stop: Stop
+    alive_fd: int
+    closing: ExitStack
+
+    @property
+    def settings(self) -> Settings:
+        """The run's settings."""
+        return self.plan.settings
+
+
+def launch(build: Callable[[Seat], StageHost], argv: list[str] | None = None) -> int:
+    """Run one service process and return its exit status."""
+    faulthandler.enable()
+    arguments = _arguments(argv)
+    stop = Stop()
+    signal.signal(signal.SIGTERM, stop.ask)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to pass on
+    _die_with_parent(arguments.alive_fd)
+    try:
+        plan = read_plan(arguments.run_dir)
+        logging.basicConfig(level=plan.settings.logging.level.upper(), format=_LOG_FORMAT, stream=sys.stderr)
+        _place(plan.settings, service_of(arguments.instance))
+        with ExitStack() as closing:
+            seat = _seat(arguments, plan, stop, closing)
+            host = build(seat)
+            seat.heartbeat.state = "ready"
+            seat.heartbeat.beat()
+            logging.info("%s ready (start %d)", arguments.instance, arguments.incarnation)
+            host.run()
+    except UserError as error:
+        print(f"{arguments.instance}: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except Orphaned:
+        print(f"{arguments.instance}: the supervisor is gone, leaving", file=sys.stderr, flush=True)
+        return 0
+    return 0
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="A service of derma; started by `derma up`.")
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--instance", required=True)
+    parser.add_argument("--incarnation", type=int, default=0)
+    parser.add_argument("--alive-fd", type=int, default=-1, help="readable or closed when the supervisor is gone")
+    return parser.parse_args(argv)
+
+
+def _seat(arguments: argparse.Namespace, plan: RunPlan, stop: Stop, closing: ExitStack) -> Seat:
+    heartbeat = Heartbeat(arguments.run_dir, arguments.instance, arguments.incarnation)
+    closing.callback(heartbeat.close)
+    metrics = Metrics(arguments.instance)
+    metrics.restarts.set(arguments.incarnation)
+    hub = Hub(arguments.run_dir)
+    closing.callback(hub.close)
+    if plan.settings.metrics.enabled:
+        server = metrics.serve(plan.settings.metrics.address)
+        closing.callback(server.close)
+        heartbeat.metrics_port = server.port
+    index = arguments.instance.split(".", 1)[1]
+    return Seat(
+        arguments.instance, arguments.incarnation, index, plan, arguments.run_dir, hub, heartbeat, metrics, stop,
+        arguments.alive_fd, closing,
+    )  # fmt: skip
+
+
+def _die_with_parent(alive_fd: int) -> None:
+    """Let the kernel kill this process with its supervisor, even when the loop hangs; the pipe covers the rest."""
+    if alive_fd < 0 or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _place(settings: Settings, service: Service) -> None:
+    """Pin the process to its cores and set its priority as configured."""
+    section = getattr(settings, service.value)
+    if section.cores:
+        allowed = os.sched_getaffinity(0)
+        chosen = set(section.cores) & allowed
+        if not chosen:
+            raise UserError(f"{service}.cores {list(section.cores)} names no core of this machine {sorted(allowed)}")
+        os.sched_setaffinity(0, chosen)
+    if section.priority:
+        try:
+            os.nice(section.priority)
+        except PermissionError:
+            raise UserError(
+                f"{service}.priority {section.priority} needs the right to raise priorities (CAP_SYS_NICE)"
+            ) from None
+    cv2.setNumThreads(settings.capture.threads)

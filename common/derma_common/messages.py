@@ -1,0 +1,221 @@
+"""Every type that crosses a process boundary, and nothing else.
+
+All are small, frozen and flat. A new field gets a default; no field is ever retyped. Times end in
+`_ns` and are CLOCK_MONOTONIC of this boot, except `wall_ns`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from derma_common.seqset import Range
+
+BoxRow = tuple[float, float, float, float]  # x1 y1 x2 y2, px of the captured frame
+Square = tuple[int, int, int, int]  # x1 y1 x2 y2, whole px, may reach over the edge
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """Where a frame's pixels lie: readers derive the ring's file from it, it never holds a path."""
+
+    camera: str
+    epoch: int
+    slot: int
+    generation: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The header of one captured picture; `image: (height, width, 3) uint8 BGR` stays in shared memory."""
+
+    camera: str
+    seq: int
+    attempt: int
+    captured_ns: int
+    wall_ns: int
+    handle: Handle
+    origin: str  # the picture's file within its source, "" for a video or a camera
+    capture_wait_ns: int  # waiting for a credit
+    capture_service_ns: int  # reading, decoding and writing into the ring
+    sent_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """All candidate lesions of a frame, best first; as many classifications are to be expected."""
+
+    frame: Frame
+    boxes: tuple[BoxRow, ...]
+    scores: tuple[float, ...]
+    model: str
+    started_ns: int
+    done_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Crops:
+    """Work for a classifier: squares of one frame, cut from the ring by whoever does it."""
+
+    frame: Frame
+    first: int  # index of the first square among the frame's detections
+    squares: tuple[Square, ...]
+    queued_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Classifications:
+    """Calibrated probabilities of some crops of a frame, rows in the order of the work's squares."""
+
+    camera: str
+    seq: int
+    attempt: int
+    first: int
+    probabilities: tuple[tuple[float, ...], ...]
+    classes: tuple[str, ...]
+    model: str
+    worker: str
+    queued_ns: int
+    started_ns: int
+    done_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a classifier can take, as absolute state: repeated, so nothing is lost with one of them."""
+
+    worker: str
+    room: int  # crops that each detector may have outstanding here (sent, not yet finished); 0: it is leaving
+    finished: dict[str, int]  # detector → its crops finished since the worker's start
+
+
+@dataclass(frozen=True, slots=True)
+class Farewell:
+    """A detector confirms a worker's leave: it sent `sent` crops in all and will send no more."""
+
+    detector: str
+    sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Capture asks the sink to give frames their outcome now, with what has come, for a reason."""
+
+    camera: str
+    ranges: tuple[Range, ...]
+    reason: str
+    origin: str = ""  # the picture's file, where the reason is the file
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Capture asks what is durable of its camera."""
+
+    camera: str
+
+
+@dataclass(frozen=True, slots=True)
+class Torn:
+    """A reader found other pixels behind a handle than the header said."""
+
+    camera: str
+    seq: int
+    attempt: int
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """What is durable of a camera: these frames have their outcome. Cumulative and repeated."""
+
+    camera: str
+    ranges: tuple[Range, ...]
+    delivered: int
+    dropped: dict[str, int]  # reason → frames
+    torn: tuple[tuple[int, int], ...] = ()  # (seq, attempt) to be sent again
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLesion:
+    """One finding as published: a box, its score, and a probability per class (none when not classified)."""
+
+    box: BoxRow
+    score: float
+    probabilities: dict[str, float]
+    missing: str = ""  # why there is no classification
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """A frame's durable result, for viewers."""
+
+    camera: str
+    seq: int
+    captured_ns: int
+    durable_ns: int
+    outcome: str
+    lesions: tuple[FoundLesion, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A frame that was being worked on when `deaths` processes died."""
+
+    camera: str
+    seq: int
+    deaths: int
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """The supervisor's word on who lives, as absolute state, repeated.
+
+    `losses` counts unclean deaths per instance since the run began; `ready` names the instances at work.
+    """
+
+    ready: tuple[str, ...]
+    losses: dict[str, int]
+    classifiers: int
+    suspects: tuple[Suspect, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A request to the supervisor: `ps`, `scale` (argument: service=n) or `down`."""
+
+    verb: str
+    argument: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """One row of `derma ps`."""
+
+    instance: str
+    state: str
+    pid: int
+    restarts: int
+    uptime_s: float
+    beat_age_s: float
+    handled: int
+    metrics_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The supervisor's answer; `error` is a line for the user, empty when all is well."""
+
+    error: str = ""
+    text: str = ""
+    services: tuple[ServiceState, ...] = ()
+
+
+TYPES: tuple[type, ...] = (
+    Frame, Detections, Crops, Classifications, Capacity, Farewell, Close, Ask, Torn, Ack, Findings, Roster,
+    Command, Reply,
+)  # fmt: skip
+Message = (
+    Frame | Detections | Crops | Classifications | Capacity | Farewell | Close | Ask | Torn | Ack | Findings | Roster
+    | Command | Reply
+)  # fmt: skip

@@ -1,0 +1,179 @@
+"""Recordings: sources that end and can be read again, so that seq k is always the same picture.
+
+Capture, `derma findings --pictures` and evaluation must agree on that, hence it lives here: video files,
+folders of pictures, single pictures, and the drawn `synthetic://` source.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from derma_common.addresses import Synthetic, synthetic_of
+from derma_common.drawn.camera import SyntheticCamera
+from derma_common.errors import SourceError
+from derma_common.preprocess import Image
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".mjpeg")
+MAX_PIXELS = 50_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture of a recording: its number, its file within the source ("" in a video), its pixels.
+
+    `image` is (H, W, 3) uint8 BGR, or None when this one file cannot be read; then `error` says why.
+    """
+
+    seq: int
+    origin: str
+    image: Image | None
+    error: str = ""
+
+
+class Recording(Protocol):
+    """A source that can be read again from its start."""
+
+    def pictures(self, skip: SkipSet) -> Iterator[Picture]:
+        """Yield the pictures whose seq is not in `skip`, in order."""
+        ...
+
+
+class SkipSet(Protocol):
+    """Sequence numbers that need not be read."""
+
+    def __contains__(self, seq: int, /) -> bool: ...
+
+
+class VideoFile:
+    """A video file, decoded by OpenCV's FFmpeg."""
+
+    def __init__(self, path: Path) -> None:
+        """Check that the file opens. Raises SourceError."""
+        self.path = path
+        self._open().release()
+
+    def _open(self) -> cv2.VideoCapture:
+        capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
+        if not capture.isOpened():
+            raise SourceError(f"{self.path} is not a video that FFmpeg can open")
+        return capture
+
+    @property
+    def fps(self) -> float:
+        """Frames per second as the container says, 25 when it does not."""
+        capture = self._open()
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        capture.release()
+        return float(fps) if 1 <= fps <= 1000 else 25.0
+
+    def pictures(self, skip: SkipSet) -> Iterator[Picture]:
+        """Yield the frames that are not in `skip`; skipped ones are decoded but not converted."""
+        capture = self._open()
+        try:
+            seq = 0
+            while capture.grab():
+                if seq not in skip:
+                    read, image = capture.retrieve()
+                    if not read:
+                        break
+                    yield Picture(seq, "", np.asarray(image, dtype=np.uint8))
+                seq += 1
+            if seq == 0:
+                raise SourceError(f"{self.path} holds no picture that can be decoded")
+        finally:
+            capture.release()
+
+
+class PictureFiles:
+    """A single picture or the pictures of a folder, sorted by name with numbers in numeric order."""
+
+    def __init__(self, path: Path) -> None:
+        """List the files. Raises SourceError when there is none."""
+        self.path = path
+        if path.is_dir():
+            names = [p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()]
+            self.files = sorted(names, key=lambda p: _natural(str(p.relative_to(path))))
+            if not self.files:
+                raise SourceError(f"{path} holds no pictures ({' '.join(PICTURE_SUFFIXES)})")
+        else:
+            self.files = [path]
+
+    def pictures(self, skip: SkipSet) -> Iterator[Picture]:
+        """Yield the pictures that are not in `skip`; one bad file among many is yielded as such."""
+        for seq, file in enumerate(self.files):
+            if seq in skip:
+                continue
+            origin = str(file.relative_to(self.path)) if file != self.path else file.name
+            try:
+                yield Picture(seq, origin, read_picture(file))
+            except SourceError as error:
+                if len(self.files) == 1:
+                    raise
+                yield Picture(seq, origin, None, str(error))
+
+
+def read_picture(file: Path) -> Image:
+    """Read a picture file as (H, W, 3) uint8 BGR, turned upright by EXIF. Raises SourceError."""
+    try:
+        data = np.fromfile(file, dtype=np.uint8)
+    except OSError as error:
+        raise SourceError(f"{file} cannot be read: {error.strerror}") from error
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise SourceError(f"{file} is not a picture that OpenCV can decode")
+    return np.asarray(image, dtype=np.uint8)
+
+
+class SyntheticRecording:
+    """The drawn source: moving skin with lesions whose boxes it knows."""
+
+    def __init__(self, parameters: Synthetic) -> None:
+        """Draw nothing yet: the canvas is drawn with the first picture."""
+        self.parameters = parameters
+
+    @property
+    def fps(self) -> float:
+        """The pace when it plays live; 25 when none was asked."""
+        return float(self.parameters.fps or 25)
+
+    def camera(self) -> SyntheticCamera:
+        """Draw the canvas and return the camera that moves over it; it knows the true boxes."""
+        p = self.parameters
+        return SyntheticCamera(seed=p.seed, frames=p.frames or 100_000, width=p.width, height=p.height)
+
+    def pictures(self, skip: SkipSet) -> Iterator[Picture]:
+        """Yield the frames that are not in `skip`; with frames=0 there is no end."""
+        camera = self.camera()
+        for seq in count() if not self.parameters.frames else range(self.parameters.frames):
+            if seq not in skip:
+                yield Picture(seq, "", camera.frame(seq)[0])
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part.lower()) for part in re.split(r"(\d+)", name) if part]
+
+
+def open_recording(source: str) -> Recording:
+    """Open a recording by path or `synthetic://` URI. Raises SourceError with what was wrong."""
+    drawn = synthetic_of(source)
+    if drawn is not None:
+        return SyntheticRecording(drawn)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return PictureFiles(path)
+    if not path.exists():
+        raise SourceError(f"there is no file or folder {source}")
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        return PictureFiles(path)
+    if path.stat().st_size == 0:
+        raise SourceError(f"{path} is empty (0 bytes)")
+    return VideoFile(path)

@@ -1,0 +1,26 @@
+"""Where the shipped models, the sample recording and the documented settings lie: in a checkout or in the wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from derma_common.errors import ModelError
+from derma_common.inference.card import CARD_FILE
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def shipped(name: str) -> Path:
+    """Return the place of a shipped file or folder, such as `models` or `samples`."""
+    inside = _PACKAGE / "share" / name
+    return inside if inside.exists() else _PACKAGE.parents[1] / name
+
+
+def model_dir(name: str) -> Path:
+    """Return the directory of a model given by the name of a shipped one or by its path. Raises ModelError."""
+    path = Path(name).expanduser()
+    for candidate in (path, shipped("models") / name):
+        if (candidate / CARD_FILE).is_file():
+            return candidate.resolve()
+    there = sorted(p.parent.name for p in shipped("models").glob(f"*/{CARD_FILE}"))
+    raise ModelError(f"there is no model {name!r}: neither a folder with {CARD_FILE} nor one of {', '.join(there)}")

@@ -1,0 +1,223 @@
+"""ZeroMQ, in one file: sockets on ipc paths of the run directory, one MessagePack message per ZeroMQ frame.
+
+No high-water mark decides anything: credits bound what is under way. Every socket closes with linger 0. Sends
+never block; what cannot be sent is lost like anything in a dead process, and comes again by the retry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import zmq
+
+from derma_common.errors import InvalidMessage, ResourceError
+from derma_common.messages import Capacity, Command, Crops, Farewell, Message, Reply
+from derma_common.topology import Topic, socket_path
+from derma_common.wire import MAX_BYTES, decode, encode
+from derma_common.workpool import WorkPool
+
+SILENT_AFTER_NS = 1_500_000_000  # a worker states its capacity every quarter of a second
+FORGET_AFTER_NS = 30_000_000_000
+RECONNECT_MS = 20
+_UNIX_PATH_MAX = 107
+
+
+class Link:
+    """An open socket of a topic."""
+
+    def __init__(self, hub: Hub, topic: Topic, kind: int) -> None:
+        self.topic = topic
+        self.socket: zmq.Socket[bytes] = hub.context.socket(kind)
+        self.socket.linger = 0
+        self.socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
+        self.socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        hub.links.append(self)
+
+    def bind(self, path: Path) -> None:
+        """Bind to an ipc path. Raises ResourceError when the path is too long for a UNIX socket."""
+        if len(str(path)) > _UNIX_PATH_MAX:
+            raise ResourceError(f"the run directory's path is too long for a UNIX socket: {path}; set run.shm_dir")
+        self.socket.bind(f"ipc://{path}")
+
+    def connect(self, path: Path) -> None:
+        """Connect to an ipc path, now or whenever its owner appears."""
+        self.socket.connect(f"ipc://{path}")
+
+    def send(self, message: Message) -> bool:
+        """Send without blocking; False when the message could not be taken."""
+        try:
+            self.socket.send(encode(message), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def receive(self, limit: int = 1 << 30) -> Iterator[Message | InvalidMessage]:
+        """Yield at most `limit` waiting messages, decoded; garbage comes as InvalidMessage, to be counted."""
+        for _ in range(limit):
+            try:
+                parts = self.socket.recv_multipart(zmq.NOBLOCK, copy=True)
+            except zmq.Again:
+                return
+            yield self._checked(parts)
+
+    def _checked(self, parts: list[bytes]) -> Message | InvalidMessage:
+        if len(parts) != 1:
+            return InvalidMessage(f"{self.topic.name}: {len(parts)} parts instead of one")
+        try:
+            message = decode(parts[0])
+        except InvalidMessage as error:
+            return error
+        if not isinstance(message, self.topic.carries):
+            return InvalidMessage(f"{self.topic.name} carries no {type(message).__name__}")
+        return message
+
+
+class WorkServer(Link):
+    """The owner's end of `work`: queues crops and sends them to the workers that have room."""
+
+    def __init__(self, hub: Hub, topic: Topic, owner: str) -> None:
+        super().__init__(hub, topic, zmq.ROUTER)
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.pool = WorkPool(owner, SILENT_AFTER_NS)
+
+    def send(self, message: Message) -> bool:
+        """Queue crops and hand out what can be handed out."""
+        if not isinstance(message, Crops):
+            raise TypeError(f"work carries crops, not {type(message).__name__}")
+        self.pool.put(message)
+        self.hand_out()
+        return True
+
+    def receive(self, limit: int = 1 << 30) -> Iterator[Message | InvalidMessage]:
+        """Take the workers' statements and hand out work; yields only garbage, to be counted."""
+        for _ in range(limit):
+            try:
+                identity, *parts = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            message = self._checked(parts)
+            if isinstance(message, Capacity):
+                self.pool.heard(identity, message, time.monotonic_ns())
+                if message.room == 0:
+                    self._say_farewell(identity)
+            else:
+                yield (message if isinstance(message, InvalidMessage) else InvalidMessage("work: crops from a worker"))
+        self.hand_out()
+
+    def _say_farewell(self, identity: bytes) -> None:
+        farewell = encode(Farewell(self.pool.owner, self.pool.sent_to(identity)))
+        with contextlib.suppress(zmq.ZMQError):  # gone already: nobody waits for it
+            self.socket.send_multipart([identity, farewell], zmq.NOBLOCK)
+
+    def hand_out(self) -> None:
+        """Send work as long as somebody has room."""
+        now_ns = time.monotonic_ns()
+        self.pool.forget_silent(now_ns, FORGET_AFTER_NS)
+        while (chosen := self.pool.take(now_ns)) is not None:
+            identity, work = chosen
+            try:
+                self.socket.send_multipart([identity, encode(work)], zmq.NOBLOCK)
+            except zmq.ZMQError:  # no such peer any more, or its pipe is full: it is no worker now
+                self.pool.gone(identity)
+                self.pool.put_back(work)
+
+
+class Hub:
+    """The sockets of one process and the poll over them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.links: list[Link] = []
+        self._files: list[int] = []
+        self._poller: zmq.Poller | None = None
+
+    def pull(self, topic: Topic, instance: str = "") -> Link:
+        """Own a pipeline: everybody's messages arrive here."""
+        return self._bound(Link(self, topic, zmq.PULL), instance)
+
+    def push(self, topic: Topic, instance: str = "") -> Link:
+        """Send into a pipeline."""
+        return self._connected(Link(self, topic, zmq.PUSH), instance)
+
+    def publish(self, topic: Topic) -> Link:
+        """Own a broadcast."""
+        return self._bound(Link(self, topic, zmq.PUB), "")
+
+    def subscribe(self, topic: Topic) -> Link:
+        """Listen to a broadcast."""
+        link = Link(self, topic, zmq.SUB)
+        link.socket.subscribe(b"")
+        return self._connected(link, "")
+
+    def serve_work(self, topic: Topic, instance: str) -> WorkServer:
+        """Own a work topic."""
+        link = WorkServer(self, topic, instance)
+        self._bound(link, instance)
+        return link
+
+    def ask_work(self, topic: Topic, instance: str) -> Link:
+        """Connect to a work topic as a worker."""
+        return self._connected(Link(self, topic, zmq.DEALER), instance)
+
+    def serve_requests(self, topic: Topic) -> Link:
+        """Own a request topic."""
+        return self._bound(Link(self, topic, zmq.ROUTER), "")
+
+    def watch(self, descriptor: int) -> None:
+        """Let `wait` also return when a file descriptor is readable or closed."""
+        self._files.append(descriptor)
+        self._poller = None
+
+    def wait(self, timeout_s: float) -> set[int]:
+        """Wait for messages; return the watched descriptors that fired."""
+        if self._poller is None:
+            self._poller = zmq.Poller()
+            for link in self.links:
+                if link.socket.type not in (zmq.PUB, zmq.PUSH):
+                    self._poller.register(link.socket, zmq.POLLIN)
+            for descriptor in self._files:
+                self._poller.register(descriptor, zmq.POLLIN)
+        events = self._poller.poll(max(0, round(timeout_s * 1000)))
+        return {item for item, _ in events if isinstance(item, int)}
+
+    def _bound(self, link: Link, instance: str) -> Link:
+        link.bind(socket_path(self.directory, link.topic, instance))
+        self._poller = None
+        return link
+
+    def _connected(self, link: Link, instance: str) -> Link:
+        link.connect(socket_path(self.directory, link.topic, instance))
+        self._poller = None
+        return link
+
+    def close(self) -> None:
+        """Close every socket at once; nothing lingers."""
+        self.context.destroy(linger=0)
+
+
+def answer(link: Link, respond: Callable[[Command], Reply]) -> None:
+    """Answer the requests that wait on a served request topic; garbage gets an error as its answer."""
+    while True:
+        try:
+            identity, *parts = link.socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return
+        message = link._checked(parts[-1:])
+        reply = respond(message) if isinstance(message, Command) else Reply(error=str(message)[:200])
+        link.socket.send_multipart([identity, *parts[:-1], encode(reply)], zmq.NOBLOCK)
+
+
+def request(directory: Path, topic: Topic, command: Command, timeout_s: float = 5.0) -> Reply | None:
+    """Ask the owner of a request topic; None when nobody answered in time."""
+    with zmq.Context() as context, context.socket(zmq.REQ) as socket:
+        socket.linger = 0
+        socket.connect(f"ipc://{socket_path(directory, topic)}")
+        socket.send(encode(command))
+        if not socket.poll(round(timeout_s * 1000)):
+            return None
+        reply = decode(socket.recv())
+        return reply if isinstance(reply, Reply) else None

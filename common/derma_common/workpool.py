@@ -1,0 +1,106 @@
+"""Hand out work to whoever asked for it: the pull side of `work`, without any socket.
+
+A worker states absolute numbers: how many crops it finished since its start and how many it lets be
+outstanding. The pool counts what it sent. So a lost or repeated statement changes nothing, and a stopped
+worker holds at most the room that it offered.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from derma_common.messages import Capacity, Crops
+
+
+@dataclass(slots=True)
+class _Worker:
+    room: int = 0
+    finished: int = 0
+    sent: int = 0
+    heard_ns: int = 0
+
+    def free(self) -> int:
+        return self.room - (self.sent - self.finished)
+
+
+class WorkPool:
+    """Pending crops and the workers that may take them. Workers are known by their connection's identity."""
+
+    def __init__(self, owner: str, silent_after_ns: int) -> None:
+        """Make the pool of detector `owner`; a worker not heard for `silent_after_ns` is given nothing."""
+        self.owner = owner
+        self._silent_after_ns = silent_after_ns
+        self._pending: deque[Crops] = deque()
+        self._workers: dict[bytes, _Worker] = {}
+
+    def put(self, work: Crops) -> None:
+        """Queue work; work of an earlier attempt at the same frame is forgotten."""
+        frame = work.frame
+        key = (frame.camera, frame.seq)
+        if any((p.frame.camera, p.frame.seq) == key and p.frame.attempt < frame.attempt for p in self._pending):
+            self._pending = deque(
+                p for p in self._pending if (p.frame.camera, p.frame.seq) != key or p.frame.attempt >= frame.attempt
+            )
+        self._pending.append(work)
+
+    def heard(self, identity: bytes, capacity: Capacity, now_ns: int) -> None:
+        """Take a worker's statement."""
+        worker = self._workers.setdefault(identity, _Worker())
+        worker.room, worker.heard_ns = capacity.room, now_ns
+        worker.finished = capacity.finished.get(self.owner, 0)
+        # a predecessor of this detector sent more than we know of
+        worker.sent = max(worker.sent, worker.finished)
+
+    def sent_to(self, identity: bytes) -> int:
+        """Return how many crops a worker was sent since it introduced itself."""
+        worker = self._workers.get(identity)
+        return worker.sent if worker else 0
+
+    def gone(self, identity: bytes) -> None:
+        """Forget a worker whose connection is gone."""
+        self._workers.pop(identity, None)
+
+    def take(self, now_ns: int) -> tuple[bytes, Crops] | None:
+        """Return the next work and who gets it, split to the worker's room; None when nobody has room.
+
+        The worker with most room goes first, so work spreads before it piles up.
+        """
+        if not self._pending:
+            return None
+        candidates = [
+            (worker.free(), identity)
+            for identity, worker in self._workers.items()
+            if now_ns - worker.heard_ns <= self._silent_after_ns and worker.free() > 0
+        ]
+        if not candidates:
+            return None
+        free, identity = max(candidates)
+        work = self._pending.popleft()
+        # an equal share each, so that one frame's crops run on all workers at once
+        share = min(free, max(1, -(-len(work.squares) // len(candidates))))
+        if len(work.squares) > share:
+            head, rest = _split(work, share)
+            self._pending.appendleft(rest)
+            work = head
+        self._workers[identity].sent += len(work.squares)
+        return identity, work
+
+    def put_back(self, work: Crops) -> None:
+        """Return work that could not be sent to the front of the queue."""
+        self._pending.appendleft(work)
+
+    @property
+    def pending(self) -> int:
+        """Crops that wait for a worker."""
+        return sum(len(work.squares) for work in self._pending)
+
+    def forget_silent(self, now_ns: int, after_ns: int) -> None:
+        """Forget workers that were not heard for `after_ns`; they are dead or will introduce themselves again."""
+        for identity in [i for i, w in self._workers.items() if now_ns - w.heard_ns > after_ns]:
+            del self._workers[identity]
+
+
+def _split(work: Crops, n: int) -> tuple[Crops, Crops]:
+    head = Crops(work.frame, work.first, work.squares[:n], work.queued_ns)
+    return head, Crops(work.frame, work.first + n, work.squares[n:], work.queued_ns)

@@ -1,0 +1,1 @@
+"""The capture service: pictures of one camera into its ring, within the credit window."""

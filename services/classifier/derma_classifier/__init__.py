@@ -1,0 +1,1 @@
+"""The classifier service: crops cut from the ring, EfficientNet, calibrated probabilities."""

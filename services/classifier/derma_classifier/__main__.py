@@ -1,0 +1,43 @@
+"""Wiring of a classifier process (`python -m derma_classifier`), started by `derma up` and `derma scale`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from derma_classifier.stage import ClassifierStage
+from derma_common.inference.classification import Classifier
+from derma_common.launch import Seat, launch
+from derma_common.messages import Capacity, Classifications, Torn
+from derma_common.rings import RingReader
+from derma_common.stage import StageHost
+from derma_common.topology import RESULTS, WORK, detector_of
+
+
+def build(seat: Seat) -> StageHost:
+    """Open the network and the sockets of one classifier."""
+    settings = seat.settings.classifier
+    classifier = Classifier.open(Path(seat.plan.classifier_dir), settings.threads)
+    seat.closing.callback(classifier.close)
+    rings = RingReader(seat.run_dir)
+    seat.closing.callback(rings.close)
+    results = seat.hub.push(RESULTS)
+    cameras = seat.settings.camera
+    detectors = {c.name: detector_of(i, seat.settings.detector.workers) for i, c in enumerate(cameras)}
+    work = [seat.hub.ask_work(WORK, detector) for detector in sorted(set(detectors.values()))]
+    seat.metrics.model(classifier.card.name, classifier.card.sha256, classifier.card.runner)
+    seat.metrics.classifier_only(settings.room, seat.instance)
+    return StageHost(
+        ClassifierStage(classifier, rings, seat.instance, settings.room, detectors),
+        seat.hub,
+        inputs=dict.fromkeys(work, 1),
+        routes={Classifications: [results], Capacity: work, Torn: [results]},
+        heartbeat=seat.heartbeat,
+        metrics=seat.metrics,
+        stop=seat.stop,
+        alive_fd=seat.alive_fd,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(launch(build))

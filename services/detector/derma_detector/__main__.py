@@ -1,0 +1,45 @@
+"""Wiring of the detector process (`python -m derma_detector`), started by `derma up`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from derma_common.inference.card import read_card
+from derma_common.inference.detection import Detector
+from derma_common.launch import Seat, launch
+from derma_common.messages import Crops, Detections, Torn
+from derma_common.rings import RingReader
+from derma_common.stage import StageHost
+from derma_common.topology import FRAMES, RESULTS, WORK
+from derma_detector.stage import DetectorStage
+
+
+def build(seat: Seat) -> StageHost:
+    """Open the network and the sockets of one detector."""
+    settings = seat.settings.detector
+    frames = seat.hub.pull(FRAMES, seat.instance)
+    work = seat.hub.serve_work(WORK, seat.instance)
+    results = seat.hub.push(RESULTS)
+    detector = Detector.open(Path(seat.plan.detector_dir), settings.threads)
+    seat.closing.callback(detector.close)
+    rings = RingReader(seat.run_dir)
+    seat.closing.callback(rings.close)
+    seat.metrics.model(detector.card.name, detector.card.sha256, detector.card.runner)
+    seat.metrics.detector_only(lambda: work.pool.pending)
+    margin = read_card(Path(seat.plan.classifier_dir)).crop_margin
+    threshold = settings.score_threshold if settings.score_threshold >= 0 else None
+    return StageHost(
+        DetectorStage(detector, rings, margin, threshold),
+        seat.hub,
+        inputs={work: 1 << 10, frames: 1},  # one frame at a turn, so that workers never wait for two
+        routes={Detections: [results], Crops: [work], Torn: [results]},
+        heartbeat=seat.heartbeat,
+        metrics=seat.metrics,
+        stop=seat.stop,
+        alive_fd=seat.alive_fd,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(launch(build))

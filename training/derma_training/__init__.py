@@ -1,0 +1,1 @@
+"""Training, calibration, export and measurement of the models: the only package that imports torch."""

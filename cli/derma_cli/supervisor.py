@@ -26,7 +26,8 @@ TURN_S = 0.05
 ROSTER_EVERY_S = 0.25
 TARGETS_FILE = "prometheus-targets.json"
 MAX_CLASSIFIERS = 64
-STOP_ORDER = (Service.CAPTURE, Service.CLASSIFIER, Service.DETECTOR, Service.SINK)
+# a classifier leaves when its detectors have confirmed that, so those go after it
+STOP_ORDER = ((Service.CAPTURE,), (Service.CLASSIFIER,), (Service.DETECTOR, Service.SINK))
 
 
 class Supervisor:
@@ -230,8 +231,8 @@ class Supervisor:
     def stop(self) -> None:
         """Stop everything, stage by stage from the source; what does not leave in time is killed."""
         self.stopping = True
-        for service in STOP_ORDER:
-            group = [p for p in self.processes.values() if p.service is service and p.running]
+        for services in STOP_ORDER:
+            group = [p for p in self.processes.values() if p.service in services and p.running]
             for process in group:
                 process.leave()
             deadline = time.monotonic() + self.settings.supervisor.stop_timeout_s

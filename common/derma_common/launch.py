@@ -99,9 +99,8 @@ def _seat(arguments: argparse.Namespace, plan: RunPlan, stop: Stop, closing: Exi
     hub = Hub(arguments.run_dir)
     closing.callback(hub.close)
     if plan.settings.metrics.enabled:
-        server = metrics.serve(plan.settings.metrics.address)
-        closing.callback(server.close)
-        heartbeat.metrics_port = server.port
+        # its thread is a daemon: closing it would only delay the process's end
+        heartbeat.metrics_port = metrics.serve(plan.settings.metrics.address).port
     index = arguments.instance.split(".", 1)[1]
     return Seat(
         arguments.instance, arguments.incarnation, index, plan, arguments.run_dir, hub, heartbeat, metrics, stop,

@@ -21,8 +21,6 @@ from derma_training.classifier_augment import (
 from derma_training.classifier_manifest import CLASSES
 from derma_training.classifier_unknowns import DRAWERS, HELD_OUT_KINDS, _free_squares, drawn
 
-pytestmark = pytest.mark.train
-
 BOX = (60.0, 70.0, 120.0, 150.0)
 
 

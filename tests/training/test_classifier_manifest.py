@@ -12,8 +12,6 @@ from derma_common.errors import ConfigError
 from derma_training.classifier_manifest import Source, known_lesions, part_of, read_manifest, read_source
 from derma_training.classifier_pack import pack_row
 
-pytestmark = pytest.mark.train
-
 HAM = Source("ham", "dermoscopy", group_column="lesion_id")
 LOOSE = Source("loose", "dermoscopy")
 

@@ -16,8 +16,6 @@ from derma_training.classifier_metrics import (
     sensitivities,
 )
 
-pytestmark = pytest.mark.train
-
 
 def drawn_logits(seed: int, sharpness: float) -> tuple[np.ndarray, np.ndarray]:
     """Draw logits (600, 4) and truths sampled from their softmax, then sharpen the logits."""

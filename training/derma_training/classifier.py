@@ -54,9 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--run", type=Path, required=True)
     for command in (export, evaluate):
         command.add_argument("--model", type=Path, required=True)
-    train.add_argument(
-        "--warm-start", type=Path, help="folded MobileNetV2 (.npz) to start from, else from scratch"
-    )
+    train.add_argument("--warm-start", type=Path, help="folded MobileNetV2 (.npz) to start from, else from scratch")
     return parser
 
 

@@ -73,9 +73,7 @@ def rotate(image: Image, degrees: float, zoom: float) -> Image:
     """Rotate and enlarge about the centre; the corners mirror the picture."""
     size = image.shape[0]
     turn = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), degrees, zoom)
-    return np.asarray(
-        cv2.warpAffine(image, turn, (size, size), borderMode=cv2.BORDER_REFLECT_101), dtype=np.uint8
-    )
+    return np.asarray(cv2.warpAffine(image, turn, (size, size), borderMode=cv2.BORDER_REFLECT_101), dtype=np.uint8)
 
 
 def relight(image: Image, rng: np.random.Generator) -> Image:

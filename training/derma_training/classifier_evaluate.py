@@ -90,9 +90,7 @@ def measure(classifier: Classifier, pack: Pack) -> dict[str, Any]:
         if boxed:
             lesions.append(probabilities)
     kinds = sorted({pack.items[i].domain for i in pack.where("test") if pack.items[i].label == "UNK"})
-    unknown = {
-        kind: probabilities_of(classifier, pack, pack.where("test", kind), boxed=False) for kind in kinds
-    }
+    unknown = {kind: probabilities_of(classifier, pack, pack.where("test", kind), boxed=False) for kind in kinds}
     figures["UNK against all boxed lesions above"] = unknown_figures(unknown, np.concatenate(lesions))
     return figures
 

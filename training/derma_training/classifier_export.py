@@ -64,9 +64,7 @@ def export_onnx(model: Any, path: Path, size: int) -> None:
     example = torch.zeros(2, 3, size, size)
     axes = {"image": {0: "n"}, "logits": {0: "n"}}
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # the exporter deprecates itself; its successor needs one more package
+        warnings.simplefilter("ignore")  # the exporter deprecates itself; its successor needs one more package
         torch.onnx.export(
             model.to(memory_format=torch.contiguous_format).eval(),
             (example,),

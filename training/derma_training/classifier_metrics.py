@@ -57,10 +57,7 @@ def calibration_error(probabilities: Scores, truth: Truth) -> float:
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == truth
     bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
-    gaps = [
-        abs(correct[bins == b].mean() - confidence[bins == b].mean()) * (bins == b).mean()
-        for b in np.unique(bins)
-    ]
+    gaps = [abs(correct[bins == b].mean() - confidence[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
     return float(np.sum(gaps))
 
 

@@ -95,8 +95,6 @@ def open_pack(directory: Path) -> Pack:
         images = np.load(directory / "images.npy", mmap_mode="r")
         records = json.loads((directory / "items.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{directory} is no pack of pictures ({error}); make one with the command pack"
-        ) from error
+        raise ConfigError(f"{directory} is no pack of pictures ({error}); make one with the command pack") from error
     items = tuple(Item(**{**r, "box": tuple(r["box"]) if r["box"] else None}) for r in records)
     return Pack(images, items)

@@ -37,12 +37,12 @@ class Recipe:
 
     architecture: str = "efficientnet_b0"
     budget_s: float = 3600.0
-    size: int = 144
+    size: int = 128
     early_size: int = 96
     early_share: float = 0.3  # of the budget is trained at early_size
     batch: int = 32
-    draws_per_epoch: int = 6000  # an epoch is that many draws with replacement, not a pass
-    max_lr: float = 5e-4
+    draws_per_epoch: int = 5000  # an epoch is that many draws with replacement, not a pass
+    max_lr: float = 6e-4
     weight_decay: float = 0.02
     warmup_share: float = 0.08
     label_smoothing: float = 0.05
@@ -118,9 +118,7 @@ def train_one_epoch(run: Run, pack: Pack, recipe: Recipe, clock: Clock = time.mo
             break
         size = recipe.early_size if progress < recipe.early_share else recipe.size
         chosen = rng.choice(indices, recipe.batch, p=weights)
-        losses.append(
-            _train_step(run, *_batch(pack, chosen, size, rng), learning_rate(progress, recipe), recipe)
-        )
+        losses.append(_train_step(run, *_batch(pack, chosen, size, rng), learning_rate(progress, recipe), recipe))
         run.elapsed_s = elapsed_before + clock() - started
     run.epoch += 1
     rate = len(losses) * recipe.batch / max(run.elapsed_s - elapsed_before, 1e-9)
@@ -137,9 +135,7 @@ def _batch(pack: Pack, chosen: npt.NDArray[np.int64], size: int, rng: np.random.
 def _train_step(run: Run, images: Any, labels: Any, lr: float, recipe: Recipe) -> float:
     for group in run.optimizer.param_groups:
         group["lr"] = lr
-    loss = torch.nn.functional.cross_entropy(
-        run.model(images), labels, label_smoothing=recipe.label_smoothing
-    )
+    loss = torch.nn.functional.cross_entropy(run.model(images), labels, label_smoothing=recipe.label_smoothing)
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(run.model.parameters(), 5.0)
@@ -168,9 +164,7 @@ def predict_logits(
     with torch.no_grad():
         for start in range(0, len(indices), 32):
             chosen = indices[start : start + 32]
-            crops = [
-                evaluation_crop(np.asarray(pack.images[i]), pack.items[i].box, size, boxed) for i in chosen
-            ]
+            crops = [evaluation_crop(np.asarray(pack.images[i]), pack.items[i].box, size, boxed) for i in chosen]
             images = torch.from_numpy(to_tensor(crops, MEAN, STD)).to(memory_format=torch.channels_last)
             parts.append(model(images).numpy())
     return np.concatenate(parts)
@@ -184,9 +178,7 @@ def evaluate(model: Any, pack: Pack, size: int) -> dict[str, float]:
     return {"accuracy": accuracy(logits, truth), "bma": balanced_accuracy(logits, truth)}
 
 
-def train(
-    pack: Pack, directory: Path, recipe: Recipe, warm: Path | None = None, clock: Clock = time.monotonic
-) -> Run:
+def train(pack: Pack, directory: Path, recipe: Recipe, warm: Path | None = None, clock: Clock = time.monotonic) -> Run:
     """Train until the budget is spent, resuming what `directory` holds; a checkpoint and a JSON line per epoch.
 
     warm: a folded MobileNetV2 to start from, else from scratch.

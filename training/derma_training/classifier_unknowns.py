@@ -122,9 +122,7 @@ def skin(rng: np.random.Generator) -> Image:
     return _shaded(base, rng, softness=rng.uniform(3, 25), grain=rng.uniform(1, 7))
 
 
-def _shaded(
-    colour: npt.NDArray[np.float64], rng: np.random.Generator, softness: float, grain: float
-) -> Image:
+def _shaded(colour: npt.NDArray[np.float64], rng: np.random.Generator, softness: float, grain: float) -> Image:
     coarse = rng.normal(0, 1, (6, 6)).astype(np.float32)
     shade = cv2.resize(coarse, (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_CUBIC)[..., None] * softness
     noise = rng.normal(0, grain, (SIZE_PX, SIZE_PX, 1))
@@ -156,9 +154,7 @@ def _ruler(rng: np.random.Generator) -> Image:
     image = skin(rng)
     top, step = int(rng.integers(10, 150)), float(rng.uniform(4, 18))
     if rng.random() < 0.6:
-        cv2.rectangle(
-            image, (0, top), (SIZE_PX, min(SIZE_PX, top + 70)), rng.uniform(190, 255, 3).tolist(), -1
-        )
+        cv2.rectangle(image, (0, top), (SIZE_PX, min(SIZE_PX, top + 70)), rng.uniform(190, 255, 3).tolist(), -1)
     for i in range(int(SIZE_PX / step) + 1):
         x, length = int(i * step), 34 if i % 10 == 0 else 24 if i % 5 == 0 else 14
         cv2.line(image, (x, top), (x, top + length), (20, 20, 20), 1 + (step > 10), cv2.LINE_AA)
@@ -190,9 +186,7 @@ def _bubbles(rng: np.random.Generator) -> Image:
     for _ in range(int(rng.integers(3, 30))):
         x, y, radius = (int(v) for v in rng.integers((0, 0, 3), (SIZE_PX, SIZE_PX, 24)))
         cv2.circle(image, (x, y), radius, rng.uniform(170, 255, 3).tolist(), 1, cv2.LINE_AA)
-        cv2.circle(
-            image, (x - radius // 2, y - radius // 2), max(1, radius // 5), (250, 250, 250), -1, cv2.LINE_AA
-        )
+        cv2.circle(image, (x - radius // 2, y - radius // 2), max(1, radius // 5), (250, 250, 250), -1, cv2.LINE_AA)
     return image
 
 

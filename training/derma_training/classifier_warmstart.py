@@ -51,7 +51,9 @@ def warm_start(model: Any, source: Path, images: Any) -> None:
                 known = blocks[b] if b < len(blocks) else None
                 wanted = blocks[-1] if b == min(len(stage), len(blocks)) - 1 else known
                 x = _fit_block(block, x, known, wanted)
-        _copied(model.conv_head, model.bn2, layers[-1], x, scale_in=1.0)
+        _copied(model.conv_head, model.bn2, layers[-1], x, scale_in=1.0, scale_out=1.0)
+        model.classifier.weight.zero_()
+        model.classifier.bias.zero_()
 
 
 def read_source(source: Path) -> list[Layer]:
@@ -120,7 +122,7 @@ def _fit_block(block: Any, x: Any, known: SourceBlock | None, wanted: SourceBloc
     return out if skip is None else out + skip
 
 
-def _copied(conv: Any, norm: Any, layer: Layer | None, x: Any, scale_in: float) -> Any:
+def _copied(conv: Any, norm: Any, layer: Layer | None, x: Any, scale_in: float, scale_out: float = SHARPNESS) -> Any:
     """Copy a layer into conv and its scale into norm; return their activated output for x."""
     if layer is not None:
         kernel = layer[0]
@@ -130,7 +132,7 @@ def _copied(conv: Any, norm: Any, layer: Layer | None, x: Any, scale_in: float) 
         conv.weight[:outputs, :inputs, top : top + height, left : left + width] = kernel
     out = conv(x)
     bias = layer[1] if layer is not None else torch.zeros(0)
-    _set_norm(norm, out, bias, scale_in, SHARPNESS, rest=1.0)
+    _set_norm(norm, out, bias, scale_in, scale_out, rest=1.0)
     return norm(out)
 
 

@@ -90,7 +90,7 @@ def average_precision(scored: Scored) -> float:
 
 
 def choose_threshold(tuned: dict[str, Scored], fp_limit: float = 0.1) -> float:
-    """Return the threshold of the best mean F1 whose false positives on lesion-free skin stay below `fp_limit` a frame."""
+    """Return the threshold of the best mean F1 that gives at most `fp_limit` false positives a lesion-free frame."""
     best, best_f1 = 0.5, -1.0
     for threshold in np.arange(0.05, 0.91, 0.025):
         at = {name: figures(scored, float(threshold)) for name, scored in tuned.items()}

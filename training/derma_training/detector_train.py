@@ -149,10 +149,13 @@ def rate_at(progress: float, step: int, settings: TrainSettings) -> float:
 
 
 def size_at(progress: float, rng: np.random.Generator, final: int) -> tuple[int, int]:
-    """Return the picture side and the batch: multi-scale around 0.55, then 0.77, then 1.0 of the final side."""
-    middle = (7 if progress < 0.5 else 10 if progress < 0.78 else 13) * final / 13
+    """Return the picture side and the batch: multi-scale around 0.55, then 0.77, then 1.0 of the final side.
+
+    Wide-field windows show lesions at the same scale whatever their side, so most is learned on small ones.
+    """
+    middle = (7 if progress < 0.65 else 10 if progress < 0.85 else 13) * final / 13
     side = round(middle / 32 + rng.integers(-1, 2)) * 32
-    return max(96, side), max(4, round(16 * (240 / side) ** 1.5))
+    return max(96, side), min(24, max(4, round(16 * (240 / side) ** 1.5)))
 
 
 def save(run: Run, work: Path) -> None:

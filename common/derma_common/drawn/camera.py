@@ -54,7 +54,7 @@ class SyntheticCamera:
         full = CANVAS_FACTOR**2 * width * height
         self._detail = min(1.0, (CANVAS_MAX_PX / full) ** 0.5)  # canvas px per frame px at zoom 1
         wide, tall = (round(CANVAS_FACTOR * self._detail * side) for side in (width, height))
-        self._scene = draw_skin(
+        self.scene = draw_skin(
             rng,
             wide,
             tall,
@@ -75,19 +75,19 @@ class SyntheticCamera:
     @property
     def lesions(self) -> tuple[DrawnLesion, ...]:
         """All lesions on the canvas, seen or not, in canvas px; `frame_lesions` numbers them by their place here."""
-        return self._scene.lesions
+        return self.scene.lesions
 
     def frame(self, i: int) -> tuple[Image, npt.NDArray[np.float32], tuple[str, ...]]:
         """Return frame i: image (height, width, 3) uint8 BGR, boxes (N, 4) xyxy px, kind of each box."""
         boxes, indices = self.frame_lesions(i)
-        kinds = tuple(self._scene.lesions[n].kind for n in indices)
+        kinds = tuple(self.scene.lesions[n].kind for n in indices)
         return self.image(i), boxes, kinds
 
     def image(self, i: int) -> Image:
         """Return the pixels (height, width, 3) uint8 BGR of frame i."""
         matrix = self.pose(i)
         size = (self.width, self.height)
-        image = np.asarray(cv2.warpAffine(self._scene.image, matrix, size, flags=cv2.INTER_LINEAR), dtype=np.uint8)
+        image = np.asarray(cv2.warpAffine(self.scene.image, matrix, size, flags=cv2.INTER_LINEAR), dtype=np.uint8)
         if self._blurred:
             image = self._blur(i, image, matrix)
         if self._noise_pad:
@@ -101,7 +101,7 @@ class SyntheticCamera:
         """Return the boxes (N, 4) xyxy px of frame i and which lesion each is (place in `lesions`)."""
         matrix = self.pose(i)
         boxes, indices = [], []
-        for n, lesion in enumerate(self._scene.lesions):
+        for n, lesion in enumerate(self.scene.lesions):
             outline = np.asarray(lesion.outline @ matrix[:, :2].T + matrix[:, 2], dtype=np.float32)
             box = visible_box(outline, self.width, self.height)
             if box is not None:
@@ -116,7 +116,7 @@ class SyntheticCamera:
         slow = np.sin(2 * np.pi * i / self._period + self._phase)
         x, y, log_zoom, turn = slow[0::2] * 0.8 + slow[1::2] * 0.2
         zoom, turn = float(np.exp(ZOOM * log_zoom)), float(TURN * turn)
-        canvas_h, canvas_w = self._scene.image.shape[:2]
+        canvas_h, canvas_w = self.scene.image.shape[:2]
         scale = zoom / self._detail
         reach_x = (self.width * np.cos(turn) + self.height * abs(np.sin(turn))) / 2 / scale + 1
         reach_y = (self.height * np.cos(turn) + self.width * abs(np.sin(turn))) / 2 / scale + 1
@@ -152,7 +152,7 @@ def visible_box(outline: Outline, width: int, height: int) -> tuple[float, float
     seen = clip_polygon(outline, width, height)
     if len(seen) < 3 or polygon_area(seen) < VISIBLE_SHARE * polygon_area(outline):
         return None
-    (x1, y1), (x2, y2) = seen.min(axis=0), seen.max(axis=0)
+    (x1, y1), (x2, y2) = np.clip(seen.min(axis=0), 0, None), np.minimum(seen.max(axis=0), (width, height))
     return float(x1), float(y1), float(x2), float(y2)
 
 

@@ -1,0 +1,1 @@
+"""What several tests need: fake models, runs of the real command."""

@@ -56,6 +56,7 @@ class Supervisor:
         self._roster_at = 0.0
         self._targets = ""
         self.asked_down = False
+        self._finishing = False
         self.stopping = False
 
     # -- desired state ------------------------------------------------------------------------------------
@@ -66,7 +67,8 @@ class Supervisor:
         detectors = {detector_of(i, self.settings.detector.workers) for i in range(len(cameras))}
         names = [instance_name(Service.SINK, 0), *sorted(detectors)]
         names += [instance_name(Service.CLASSIFIER, i) for i in range(self.classifiers)]
-        return names + [n for n in (instance_name(Service.CAPTURE, c.name) for c in cameras) if n not in self.ended]
+        captures = [] if self._finishing else [instance_name(Service.CAPTURE, c.name) for c in cameras]
+        return names + [name for name in captures if name not in self.ended]
 
     def turn(self) -> None:
         """Do one turn. Raises UserError when the run cannot go on."""
@@ -219,9 +221,7 @@ class Supervisor:
 
     def finish_captures(self) -> None:
         """Ask the captures to take nothing more; they leave when all in flight is durable."""
-        for process in self.processes.values():
-            if process.service is Service.CAPTURE and process.running:
-                process.leave()
+        self._finishing = True
 
     @property
     def captures_running(self) -> bool:

@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
+from operator import attrgetter
 from typing import Any
 
 import msgpack
@@ -24,14 +25,15 @@ MAX_TEXT = 4096  # characters of one string
 MAX_INT = (1 << 63) - 1
 TYPE_KEY = "t"
 
-Check = Callable[[Any, str], Any]
+Check = Callable[[Any], Any]  # the value, checked; raises InvalidMessage
+Read = Callable[[Any], tuple[Any, ...]]
 
 
 def encode(message: Message) -> bytes:
     """Return the message as MessagePack."""
-    body = _plain(message)
+    body = _as_map(message)
     body[TYPE_KEY] = type(message).__name__
-    return bytes(msgpack.packb(body, use_bin_type=True))
+    return bytes(msgpack.packb(body, default=_as_map, use_bin_type=True))
 
 
 def decode(data: bytes | memoryview) -> Message:
@@ -51,97 +53,113 @@ def decode(data: bytes | memoryview) -> Message:
     check = _BY_NAME.get(name) if isinstance(name, str) else None
     if check is None:
         raise InvalidMessage(f"unknown message type {str(name)[:40]!r}")
-    return typing.cast(Message, check(body, str(name)))
+    return typing.cast(Message, check(body))
 
 
-def _plain(value: Any) -> Any:
-    """Return a dataclass as nested dicts; leave tuples, dicts and scalars to MessagePack."""
-    if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, tuple):
-        return [_plain(v) for v in value]
-    return value
+def _as_map(value: Any) -> dict[str, Any]:
+    """Return a dataclass of the wire as a map, one level deep: MessagePack asks again for what is within."""
+    if type(value) not in _READ:
+        raise TypeError(f"the wire has no form for {type(value).__name__}")
+    names, read = _READ[type(value)]
+    return dict(zip(names, read(value), strict=True))
 
 
-def _check_int(value: Any, where: str) -> int:
-    if type(value) is not int or not -MAX_INT <= value <= MAX_INT:
-        raise InvalidMessage(f"{where} must be a 63-bit integer")
-    return value
+# What follows builds one check for each type when this module is loaded; every check knows its place in the message.
 
 
-def _check_float(value: Any, where: str) -> float:
-    if type(value) not in (float, int) or not math.isfinite(value):
-        raise InvalidMessage(f"{where} must be a finite number")
-    return float(value)
+def _int_check(where: str) -> Check:
+    def check(value: Any) -> int:
+        if type(value) is not int or not -MAX_INT <= value <= MAX_INT:
+            raise InvalidMessage(f"{where} must be a 63-bit integer")
+        return value
+
+    return check
 
 
-def _check_str(value: Any, where: str) -> str:
-    if type(value) is not str or len(value) > MAX_TEXT:
-        raise InvalidMessage(f"{where} must be text of at most {MAX_TEXT} characters")
-    return value
+def _float_check(where: str) -> Check:
+    def check(value: Any) -> float:
+        if type(value) not in (float, int) or not math.isfinite(value):
+            raise InvalidMessage(f"{where} must be a finite number")
+        return float(value)
+
+    return check
 
 
-def _check_many(item: Check) -> Check:
-    def check(value: Any, where: str) -> tuple[Any, ...]:
+def _str_check(where: str) -> Check:
+    def check(value: Any) -> str:
+        if type(value) is not str or len(value) > MAX_TEXT:
+            raise InvalidMessage(f"{where} must be text of at most {MAX_TEXT} characters")
+        return value
+
+    return check
+
+
+def _many_check(item: Check, where: str) -> Check:
+    def check(value: Any) -> tuple[Any, ...]:
         if type(value) is not list:
             raise InvalidMessage(f"{where} must be an array")
-        return tuple(item(v, where) for v in value)
+        return tuple([item(v) for v in value])
 
     return check
 
 
-def _check_row(items: tuple[Check, ...]) -> Check:
-    def check(value: Any, where: str) -> tuple[Any, ...]:
+def _row_check(items: tuple[Check, ...], where: str) -> Check:
+    def check(value: Any) -> tuple[Any, ...]:
         if type(value) is not list or len(value) != len(items):
             raise InvalidMessage(f"{where} must be an array of {len(items)}")
-        return tuple(item(v, where) for item, v in zip(items, value, strict=True))
+        return tuple([item(v) for item, v in zip(items, value, strict=True)])
 
     return check
 
 
-def _check_map(item: Check) -> Check:
-    def check(value: Any, where: str) -> dict[str, Any]:
+def _map_check(item: Check, where: str) -> Check:
+    key = _str_check(where)
+
+    def check(value: Any) -> dict[str, Any]:
         if type(value) is not dict:
             raise InvalidMessage(f"{where} must be a map")
-        return {_check_str(k, where): item(v, where) for k, v in value.items()}
+        return {key(k): item(v) for k, v in value.items()}
 
     return check
 
 
-def _check_dataclass(cls: type) -> Check:
+def _dataclass_check(cls: type, where: str) -> Check:
     hints = typing.get_type_hints(cls)
-    checks = {f.name: _check_for(hints[f.name]) for f in fields(cls)}
+    names = tuple(f.name for f in fields(cls))
+    _READ[cls] = (names, attrgetter(*names) if len(names) > 1 else _single(names[0]))
+    checks = tuple((name, _check_for(hints[name], f"{where}.{name}")) for name in names)
     required = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
 
-    def check(value: Any, where: str) -> Any:
+    def check(value: Any) -> Any:
         if type(value) is not dict:
             raise InvalidMessage(f"{where} must be a map")
-        absent = required - value.keys()
-        if absent:
-            raise InvalidMessage(f"{where} lacks {min(absent)}")
+        if not required <= value.keys():
+            raise InvalidMessage(f"{where} lacks {min(required - value.keys())}")
         # a field of a newer version is ignored; what is known is checked
-        known = {name: item(value[name], f"{where}.{name}") for name, item in checks.items() if name in value}
-        return cls(**known)
+        return cls(**{name: item(value[name]) for name, item in checks if name in value})
 
     return check
 
 
-_SCALARS: dict[Any, Check] = {int: _check_int, float: _check_float, str: _check_str}
+def _single(name: str) -> Read:
+    return lambda value: (getattr(value, name),)
 
 
-def _check_for(hint: Any) -> Check:
+def _check_for(hint: Any, where: str) -> Check:
     if hint in _SCALARS:
-        return _SCALARS[hint]
+        return _SCALARS[hint](where)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
-        return _check_many(_check_for(arguments[0]))
+        return _many_check(_check_for(arguments[0], where), where)
     if origin is tuple:
-        return _check_row(tuple(_check_for(a) for a in arguments))
+        return _row_check(tuple(_check_for(a, where) for a in arguments), where)
     if origin is dict:
-        return _check_map(_check_for(arguments[1]))
+        return _map_check(_check_for(arguments[1], where), where)
     if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) and is_dataclass(hint):
-        return _check_dataclass(hint)
+        return _dataclass_check(hint, where)
     raise TypeError(f"the wire has no form for {hint}")
 
 
-_BY_NAME: dict[str, Check] = {cls.__name__: _check_dataclass(cls) for cls in TYPES}
+_SCALARS: dict[Any, Callable[[str], Check]] = {int: _int_check, float: _float_check, str: _str_check}
+_READ: dict[type, tuple[tuple[str, ...], Read]] = {}  # type → its fields and how to read them all
+_BY_NAME: dict[str, Check] = {cls.__name__: _dataclass_check(cls, cls.__name__) for cls in TYPES}

@@ -72,7 +72,7 @@ def test_frames_outside_the_recording_and_senseless_sizes_are_refused(camera):
 
 
 def test_a_lesion_has_a_box_while_forty_percent_of_it_are_in_the_frame():
-    assert visible_box(SQUARE + (20, 20), 100, 100) == (20, 20, 30, 30)
+    assert visible_box(SQUARE + 20, 100, 100) == (20, 20, 30, 30)
     assert visible_box(SQUARE - (5, 0), 100, 100) == (0, 0, 5, 10)
     assert visible_box(SQUARE - (6.5, 0), 100, 100) is None
     assert visible_box(SQUARE - (50, 0), 100, 100) is None

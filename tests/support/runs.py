@@ -50,7 +50,7 @@ class Run:
         """Wait until these instances are at work."""
 
         def ready() -> dict[str, dict[str, Any]]:
-            assert self.process.poll() is None, self.process.communicate()
+            assert self.process.poll() is None, self.said()
             services = self.services()
             return services if all(services.get(i, {}).get("state") == "ready" for i in instances) else {}
 
@@ -58,9 +58,13 @@ class Run:
 
     def finish(self) -> dict[str, Any]:
         """Wait for the end and return the summary."""
-        out, err = self.process.communicate(timeout=300)
-        assert self.process.returncode == 0, err
+        out, _ = self.process.communicate(timeout=300)
+        assert self.process.returncode == 0, self.said()
         return dict(json.loads(out.splitlines()[-1]))
+
+    def said(self) -> str:
+        """Return what `derma up` wrote on stderr."""
+        return (self.data_dir / "up.err").read_text()
 
     def stored(self) -> list[tuple[str, int, str, str]]:
         """Return camera, seq, outcome and reason of every row, in order."""
@@ -96,10 +100,12 @@ def derma(*arguments: str, data_dir: Path, shm_dir: Path) -> subprocess.Complete
 @contextmanager
 def up(*arguments: str, data_dir: Path, shm_dir: Path) -> Iterator[Run]:
     """Start `derma up --json` and make sure that it is gone afterwards."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "derma_cli", "up", "--json", *arguments], stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, env=environment(data_dir, shm_dir),
-    )  # fmt: skip
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / "up.err").open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "derma_cli", "up", "--json", *arguments], stdout=subprocess.PIPE,
+            stderr=errors, text=True, env=environment(data_dir, shm_dir),
+        )  # fmt: skip
     try:
         yield Run(process, data_dir, shm_dir)
     finally:

@@ -19,7 +19,7 @@ from derma_training.classifier_augment import (
     rotate,
 )
 from derma_training.classifier_manifest import CLASSES
-from derma_training.classifier_unknowns import DRAWERS, HELD_OUT_KINDS, _free_squares, drawn
+from derma_training.classifier_unknowns import DRAWERS, HELD_OUT_KINDS, drawn, free_squares
 
 BOX = (60.0, 70.0, 120.0, 150.0)
 
@@ -94,7 +94,7 @@ def test_held_out_kinds_of_unknown_are_never_trained_on() -> None:
 def test_patches_of_bare_skin_touch_no_spot() -> None:
     tile = np.zeros((400, 600, 3), np.uint8)
     spots = [[100.0, 100.0, 140.0, 160.0], [400.0, 50.0, 420.0, 60.0]]
-    squares = _free_squares(tile, spots, np.random.default_rng(0), wanted=15)
+    squares = free_squares(tile, spots, np.random.default_rng(0), wanted=15)
     assert len(squares) == 15
     inside = np.zeros((400, 600), bool)
     for x1, y1, x2, y2 in squares:

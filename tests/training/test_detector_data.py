@@ -48,7 +48,7 @@ def test_a_batch_numbers_its_truths_by_picture_and_keeps_them_inside():
     pools = {"drawn": [marked()], "ham10000": [marked("ham10000", True)], "hand_video": []}
     images, truths, ignored = batch(np.random.default_rng(0), pools, 6, 128)
     assert images.shape == (6, 3, 128, 128) and images.dtype == torch.float32
-    assert 0 <= images.min() and images.max() <= 1
+    assert images.min() >= 0 and images.max() <= 1
     assert truths.shape[1] == 6 and ignored.shape[1] == 5
     assert set(truths[:, 0].tolist()) <= set(range(6)) and torch.all(truths[:, 1] == 0)
     assert truths[:, 2:].min() >= 0 and truths[:, 2:].max() <= 128

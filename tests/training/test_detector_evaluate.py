@@ -10,10 +10,10 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the train extra: pip install 'derma[train]'")
 
-from derma_common.errors import SourceError  # noqa: E402
-from derma_common.inference.detection import Detections  # noqa: E402
-from derma_training import detector_evaluate as measure  # noqa: E402
-from derma_training.detector_sources import NONE, Picture  # noqa: E402
+from derma_common.errors import SourceError
+from derma_common.inference.detection import Detections
+from derma_training import detector_evaluate as measure
+from derma_training.detector_sources import NONE, Picture
 
 pytestmark = pytest.mark.train
 

@@ -6,6 +6,7 @@ Only the test part is used: no training, no choice of checkpoint and no temperat
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from derma_training.classifier_metrics import (
     accuracy,
     auroc,
     balanced_accuracy,
+    bootstrap_interval,
     calibration_error,
     macro_auc,
     sensitivities,
@@ -31,7 +33,8 @@ from derma_training.classifier_unknowns import HELD_OUT_KINDS
 Probabilities = npt.NDArray[np.float32]
 MALIGNANT = ("MEL", "BCC", "SCC")
 UNK = CLASSES.index("UNK")
-COMMAND = "python -m derma_training.classifier evaluate"
+INTERVALS = {"accuracy": accuracy, "bma": balanced_accuracy, "macro_auc": macro_auc}
+COMMAND = "python -m derma_training.classifier evaluate --pack PACK --model MODEL"
 
 
 def probabilities_of(classifier: Classifier, pack: Pack, indices: list[int], boxed: bool) -> Probabilities:
@@ -41,8 +44,10 @@ def probabilities_of(classifier: Classifier, pack: Pack, indices: list[int], box
     return classifier.classify(crops)
 
 
-def lesion_figures(probabilities: Probabilities, truth: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """Return the figures of one set of lesions; UNK may be answered and is then wrong."""
+def lesion_figures(
+    probabilities: Probabilities, truth: npt.NDArray[np.int64], groups: Sequence[str]
+) -> dict[str, Any]:
+    """Return the figures of one set of lesions; UNK may be answered and is then wrong. groups: lesion or patient ids."""
     malignant = [CLASSES.index(name) for name in MALIGNANT]
     return _rounded(
         {
@@ -55,6 +60,10 @@ def lesion_figures(probabilities: Probabilities, truth: npt.NDArray[np.int64]) -
             "sensitivity": {CLASSES[c]: share for c, share in sensitivities(probabilities, truth).items()},
             "n_of_class": {CLASSES[c]: int((truth == c).sum()) for c in np.unique(truth)},
             "called_unk": (probabilities.argmax(axis=1) == UNK).mean(),
+            "interval_95": {
+                name: [round(v, 4) for v in bootstrap_interval(figure, probabilities, truth, groups)]
+                for name, figure in INTERVALS.items()
+            },
         }
     )
 
@@ -86,7 +95,7 @@ def measure(classifier: Classifier, pack: Pack) -> dict[str, Any]:
         indices = pack.where("test", domain)
         truth = np.asarray([CLASSES.index(pack.items[i].label) for i in indices], dtype=np.int64)
         probabilities = probabilities_of(classifier, pack, indices, boxed)
-        figures[name] = lesion_figures(probabilities, truth)
+        figures[name] = lesion_figures(probabilities, truth, [pack.items[i].group for i in indices])
         if boxed:
             lesions.append(probabilities)
     kinds = sorted({pack.items[i].domain for i in pack.where("test") if pack.items[i].label == "UNK"})

@@ -5,6 +5,7 @@ Scores are (N, C), logits or probabilities as said; truth is (N,) class indices.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,3 +77,18 @@ def fit_temperature(logits: Scores, truth: Truth) -> float:
         loss_a, loss_b = (negative_log_likelihood(logits, truth, float(np.exp(t))) for t in (a, b))
         low, high = (low, b) if loss_a < loss_b else (a, high)
     return float(np.exp((low + high) / 2.0))
+
+
+def bootstrap_interval(
+    figure: Callable[[Scores, Truth], float], scores: Scores, truth: Truth, groups: Sequence[str], draws: int = 500
+) -> tuple[float, float]:
+    """Return the 95 % interval of a figure when whole groups (lesions, patients) are drawn with replacement."""
+    names, member_of = np.unique(groups, return_inverse=True)
+    members = np.split(np.argsort(member_of, kind="stable"), np.cumsum(np.bincount(member_of))[:-1])
+    rng = np.random.default_rng(0)
+    values = []
+    for _ in range(draws):
+        chosen = np.concatenate([members[g] for g in rng.integers(0, len(names), len(names))])
+        values.append(figure(scores[chosen], truth[chosen]))
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)

@@ -19,6 +19,8 @@ from derma_training.classifier_augment import moved_inside
 from derma_training.classifier_manifest import Box, Part, Row, read_manifest
 from derma_training.classifier_unknowns import SIZE_PX, unknowns
 
+IMAGES_FILE = "images.npy"
+ITEMS_FILE = "items.json"
 CONTEXT_MARGIN = 0.6  # kept around a phone photograph's box: more than the crop's, so the margin can jitter
 
 
@@ -80,20 +82,28 @@ def _moved(box: Box, square: tuple[int, int, int, int]) -> Box:
 
 def write_pack(data: Path, directory: Path) -> Pack:
     """Pack all sources and unknowns under `data` into `directory`. Raises ConfigError."""
-    pairs = [pack_row(row) for row in read_manifest(data)]
-    pairs += [(u.image, Item("UNK", u.part, u.kind, u.group)) for u in unknowns(data)]
+    rows, others = read_manifest(data), list(unknowns(data))
     directory.mkdir(parents=True, exist_ok=True)
-    images, items = np.stack([image for image, _ in pairs]), [item for _, item in pairs]
-    np.save(directory / "images.npy", images)
-    (directory / "items.json").write_text(json.dumps([asdict(item) for item in items]), encoding="utf-8")
+    (directory / ITEMS_FILE).unlink(missing_ok=True)  # written last: a pack cut short is none
+    shape = (len(rows) + len(others), SIZE_PX, SIZE_PX, 3)
+    images = np.lib.format.open_memmap(directory / IMAGES_FILE, mode="w+", dtype=np.uint8, shape=shape)
+    items = []
+    for i, row in enumerate(rows):
+        images[i], item = pack_row(row)
+        items.append(item)
+    for i, other in enumerate(others, start=len(rows)):
+        images[i] = other.image
+        items.append(Item("UNK", other.part, other.kind, other.group))
+    images.flush()
+    (directory / ITEMS_FILE).write_text(json.dumps([asdict(item) for item in items]), encoding="utf-8")
     return Pack(images, tuple(items))
 
 
 def open_pack(directory: Path) -> Pack:
     """Open a pack, its pictures mapped from disk. Raises ConfigError."""
     try:
-        images = np.load(directory / "images.npy", mmap_mode="r")
-        records = json.loads((directory / "items.json").read_text(encoding="utf-8"))
+        images = np.load(directory / IMAGES_FILE, mmap_mode="r")
+        records = json.loads((directory / ITEMS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{directory} is no pack of pictures ({error}); make one with the command pack") from error
     items = tuple(Item(**{**r, "box": tuple(r["box"]) if r["box"] else None}) for r in records)

@@ -64,13 +64,14 @@ def _tiles(folder: Path, rng: np.random.Generator) -> Iterator[Unknown]:
         spots = [box[:4] for box in json.loads(record["boxes_px_x1y1x2y2_kind"])]
         spots += json.loads(record["ignore_boxes_px"] or "[]")
         part: Part = "test" if i >= len(records) - HELD_OUT_TILES else "train"
-        for square in _free_squares(tile, spots, rng, wanted=25):
+        for square in free_squares(tile, spots, rng, wanted=25):
             yield Unknown(cut(tile, square, SIZE_PX), "tile", record["file"], part)
 
 
-def _free_squares(
+def free_squares(
     image: Image, spots: list[list[float]], rng: np.random.Generator, wanted: int
 ) -> list[tuple[int, int, int, int]]:
+    """Return up to `wanted` squares (x1, y1, x2, y2) px of image that touch none of the spots (x1, y1, x2, y2)."""
     found: list[tuple[int, int, int, int]] = []
     for _ in range(40 * wanted):
         x1, y1, x2, y2 = _square(image, rng, 48, 300)

@@ -20,10 +20,10 @@ from derma_training.detector_sources import NONE, Picture
 
 # how often each source is shown; a source that is missing leaves its share to the others
 SHARES = {
-    "drawn": 0.22,
+    "drawn": 0.16,
     "pasted": 0.36,
-    "ham10000": 0.11,
-    "pad_ufes20": 0.11,
+    "ham10000": 0.15,
+    "pad_ufes20": 0.13,
     "itobos": 0.08,
     "normal_skin": 0.07,
     "hand_video": 0.05,

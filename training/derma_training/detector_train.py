@@ -57,12 +57,16 @@ class Run:
 
 
 def choose_anchors(pools: Pools, size: int, seed: int, count: int = 1500) -> Anchors:
-    """Fit the heads' anchors to the boxes that training will show at its final size: large ones to the coarse head."""
+    """Fit anchors to the boxes that training will show at its final size, each head's to those of its own scale.
+
+    One clustering of all would follow the many small boxes and leave a close-up's lesion none that is like it.
+    """
     rng = np.random.default_rng(seed)
     boxes = np.concatenate([sample(rng, pools, size).boxes for _ in range(count)]).astype(np.float64)
-    shapes = fit_anchors(boxes[:, 2:] - boxes[:, :2], ANCHORS_PER_HEAD * len(STRIDES), seed)
-    pairs = [(round(float(w), 1), round(float(h), 1)) for w, h in shapes]
-    return [pairs[ANCHORS_PER_HEAD:], pairs[:ANCHORS_PER_HEAD]]
+    sides = boxes[:, 2:] - boxes[:, :2]
+    large = np.sqrt(sides.prod(axis=1)) > STRIDES[0]
+    shapes = (fit_anchors(part, ANCHORS_PER_HEAD, seed) for part in (sides[large], sides[~large]))
+    return [[(round(float(w), 1), round(float(h), 1)) for w, h in head] for head in shapes]
 
 
 def start(anchors: Anchors, settings: TrainSettings) -> Run:
@@ -151,9 +155,12 @@ def rate_at(progress: float, step: int, settings: TrainSettings) -> float:
 def size_at(progress: float, rng: np.random.Generator, final: int) -> tuple[int, int]:
     """Return the picture side and the batch: multi-scale around 0.55, then 0.77, then 1.0 of the final side.
 
-    Wide-field windows show lesions at the same scale whatever their side, so most is learned on small ones.
+    Wide-field windows show lesions at the same scale whatever their side, so most is learned on small ones;
+    a sixth of the steps has the final side throughout, for the close-ups.
     """
-    middle = (7 if progress < 0.65 else 10 if progress < 0.85 else 13) * final / 13
+    middle = (7 if progress < 0.6 else 10 if progress < 0.82 else 13) * final / 13
+    if rng.random() < 1 / 6:
+        middle = final
     side = round(middle / 32 + rng.integers(-1, 2)) * 32
     return max(96, side), min(24, max(4, round(16 * (240 / side) ** 1.5)))
 

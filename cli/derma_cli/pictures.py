@@ -87,7 +87,7 @@ def annotate(image: Image, findings: list[StoredFinding], caption: str) -> Image
         text = f"{best[0]} {best[1]:.2f}" if best else f"not classified: {finding.missing}"
         _write(drawn, text, (x1, y1 - 4), scale, colour)
     if caption:
-        _write(drawn, caption + "  research software, not a diagnosis", (8, image.shape[0] - 10), scale, INK)
+        _write(drawn, caption + "  research software, not for clinical use", (8, image.shape[0] - 10), scale, INK)
     return np.asarray(drawn, dtype=np.uint8)
 
 

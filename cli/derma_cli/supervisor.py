@@ -126,8 +126,9 @@ class Supervisor:
         if status == 0 and ROLES[process.service].ends_by_itself:
             self.ended.add(process.instance)
             return
-        if status in {e.exit_code for e in UserError.__subclasses__()}:
-            raise RunError(process.last_words() or f"{process.instance} ended with status {status}")
+        mendable = {cls.exit_code: cls for cls in UserError.__subclasses__()}.get(status)
+        if mendable is not None:  # to start it again would not help
+            raise mendable(process.last_words() or f"{process.instance} ended with status {status}")
         self.losses[process.instance] += 1
         if beat is not None and beat.doing is not None:
             self._deaths[beat.doing] += 1

@@ -1,7 +1,8 @@
 """Every type that crosses a process boundary, and nothing else.
 
 All are small, frozen and flat. A new field gets a default; no field is ever retyped. Times end in
-`_ns` and are CLOCK_MONOTONIC of this boot, except `wall_ns`.
+`_ns` and are CLOCK_MONOTONIC of this boot, except `wall_ns`. What a type cannot say is checked when a message
+is made, here or from the wire: a ValueError tells what makes no sense.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from derma_common.seqset import Range
 
 BoxRow = tuple[float, float, float, float]  # x1 y1 x2 y2, px of the captured frame
 Square = tuple[int, int, int, int]  # x1 y1 x2 y2, whole px, may reach over the edge
+LARGEST_SQUARE = 4  # times the picture's longer side: whoever cuts it needs that much memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,10 @@ class Frame:
     capture_service_ns: int  # reading, decoding and writing into the ring
     sent_ns: int
 
+    def __post_init__(self) -> None:
+        if self.seq < 0 or self.attempt < 0:
+            raise ValueError(f"no frame has seq {self.seq} and attempt {self.attempt}")
+
 
 @dataclass(frozen=True, slots=True)
 class Detections:
@@ -53,6 +59,10 @@ class Detections:
     started_ns: int
     done_ns: int
 
+    def __post_init__(self) -> None:
+        if len(self.boxes) != len(self.scores):
+            raise ValueError(f"{len(self.boxes)} boxes with {len(self.scores)} scores")
+
 
 @dataclass(frozen=True, slots=True)
 class Crops:
@@ -62,6 +72,16 @@ class Crops:
     first: int  # index of the first square among the frame's detections
     squares: tuple[Square, ...]
     queued_ns: int
+
+    def __post_init__(self) -> None:
+        width, height = self.frame.handle.width, self.frame.handle.height
+        largest = LARGEST_SQUARE * max(width, height)
+        meets = all(
+            0 < x2 - x1 <= largest and 0 < y2 - y1 <= largest and x1 < width and y1 < height and x2 > 0 and y2 > 0
+            for x1, y1, x2, y2 in self.squares
+        )
+        if self.first < 0 or not meets:
+            raise ValueError(f"not every square from {self.first} on can be cut from a {width}x{height} picture")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +99,10 @@ class Classifications:
     queued_ns: int
     started_ns: int
     done_ns: int
+
+    def __post_init__(self) -> None:
+        if self.first < 0 or self.seq < 0:
+            raise ValueError(f"no crop is number {self.first} of frame {self.seq}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +131,9 @@ class Close:
     reason: str
     origin: str = ""  # the picture's file, where the reason is the file
 
+    def __post_init__(self) -> None:
+        _check_ranges(self.ranges)
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -134,6 +161,9 @@ class Ack:
     delivered: int
     dropped: dict[str, int]  # reason → frames
     torn: tuple[tuple[int, int], ...] = ()  # (seq, attempt) to be sent again
+
+    def __post_init__(self) -> None:
+        _check_ranges(self.ranges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +239,12 @@ class Reply:
     error: str = ""
     text: str = ""
     services: tuple[ServiceState, ...] = ()
+
+
+def _check_ranges(ranges: tuple[Range, ...]) -> None:
+    for first, last in ranges:
+        if not 0 <= first <= last:
+            raise ValueError(f"no range of sequence numbers: {first} … {last}")
 
 
 TYPES: tuple[type, ...] = (

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from derma_common.config import CAMERA_NAME
 from derma_common.errors import ResourceError, StaleHandle
 from derma_common.messages import Handle
 from derma_common.preprocess import Image
@@ -123,6 +124,8 @@ class RingReader:
     def _ring(self, handle: Handle) -> _OpenRing:
         ring = self._open.get(handle.camera)
         if ring is None or ring.epoch != handle.epoch:
+            if not CAMERA_NAME.match(handle.camera):  # it becomes part of a path
+                raise StaleHandle(f"no camera is called {handle.camera[:40]!r}")
             fresh = _OpenRing(ring_path(self._directory, handle.camera, handle.epoch), handle.epoch)
             if ring is not None:
                 ring.close()
@@ -140,9 +143,13 @@ class _OpenRing:
     def __init__(self, path: Path, epoch: int) -> None:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ELOOP):
+                raise
             raise StaleHandle(f"the ring {path.name} is gone") from None
         try:
+            if os.fstat(descriptor).st_size < _PAGE:
+                raise StaleHandle(f"{path.name} is no ring")
             self.map = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
         finally:
             os.close(descriptor)

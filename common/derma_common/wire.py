@@ -22,7 +22,7 @@ from derma_common.messages import TYPES, Message
 MAX_BYTES = 1 << 20
 MAX_ITEMS = 4096  # of one array or map
 MAX_TEXT = 4096  # characters of one string
-MAX_INT = (1 << 63) - 1
+MAX_INT = (1 << 62) - 1  # so the difference of two times still fits into 64 bits, in the database too
 TYPE_KEY = "t"
 
 Check = Callable[[Any], Any]  # the value, checked; raises InvalidMessage
@@ -70,7 +70,7 @@ def _as_map(value: Any) -> dict[str, Any]:
 def _int_check(where: str) -> Check:
     def check(value: Any) -> int:
         if type(value) is not int or not -MAX_INT <= value <= MAX_INT:
-            raise InvalidMessage(f"{where} must be a 63-bit integer")
+            raise InvalidMessage(f"{where} must be an integer of at most 62 bits")
         return value
 
     return check
@@ -127,7 +127,7 @@ def _dataclass_check(cls: type, where: str) -> Check:
     hints = typing.get_type_hints(cls)
     names = tuple(f.name for f in fields(cls))
     _READ[cls] = (names, attrgetter(*names) if len(names) > 1 else _single(names[0]))
-    checks = tuple((name, _check_for(hints[name], f"{where}.{name}")) for name in names)
+    plan = tuple((name, hints[name] is int, _check_for(hints[name], f"{where}.{name}")) for name in names)
     required = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
 
     def check(value: Any) -> Any:
@@ -135,8 +135,16 @@ def _dataclass_check(cls: type, where: str) -> Check:
             raise InvalidMessage(f"{where} must be a map")
         if not required <= value.keys():
             raise InvalidMessage(f"{where} lacks {min(required - value.keys())}")
-        # a field of a newer version is ignored; what is known is checked
-        return cls(**{name: item(value[name]) for name, item in checks if name in value})
+        known = {}
+        for name, is_int, item in plan:  # what a newer version added is ignored
+            if name in value:
+                v = value[name]
+                # most fields are good integers: no call for those
+                known[name] = v if is_int and type(v) is int and -MAX_INT <= v <= MAX_INT else item(v)
+        try:
+            return cls(**known)
+        except ValueError as error:
+            raise InvalidMessage(f"{where}: {error}") from error
 
     return check
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from support.models import fake_classifier, fake_detector
 from support.place import Place
 

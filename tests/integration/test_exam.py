@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-
 from support.place import Place
 from support.runs import derma, query, up
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-
 from support.models import fake_classifier
 from support.place import Place
 from support.runs import Run, query, up, wait_for

@@ -7,8 +7,10 @@ import pytest
 
 from derma_common.preprocess import softmax
 from derma_training.classifier_metrics import (
+    accuracy,
     auroc,
     balanced_accuracy,
+    bootstrap_interval,
     calibration_error,
     fit_temperature,
     macro_auc,
@@ -69,3 +71,16 @@ def test_classes_that_do_not_occur_do_not_count() -> None:
 def test_a_sure_and_right_classifier_has_no_calibration_error() -> None:
     assert calibration_error(np.eye(3, dtype=np.float32), np.arange(3)) == 0.0
     assert calibration_error(np.eye(3, dtype=np.float32), np.asarray([1, 2, 0])) == 1.0
+
+
+def test_the_interval_is_wider_when_pictures_share_lesions() -> None:
+    rng = np.random.default_rng(4)
+    right = np.repeat(rng.random(100) < 0.7, 10)  # ten pictures of a lesion are right or wrong together
+    scores = np.eye(2, dtype=np.float32)[np.where(right, 0, 1)]
+    truth = np.zeros(1000, dtype=np.int64)
+    alone = bootstrap_interval(accuracy, scores, truth, [str(i) for i in range(1000)])
+    grouped = bootstrap_interval(accuracy, scores, truth, [str(i // 10) for i in range(1000)])
+    assert alone[0] < right.mean() < alone[1]
+    assert grouped[1] - grouped[0] > 2 * (alone[1] - alone[0])
+    wanted = 2 * 1.96 * np.sqrt(right.mean() * (1 - right.mean()) / 100)
+    assert grouped[1] - grouped[0] == pytest.approx(wanted, rel=0.2)

@@ -44,10 +44,8 @@ def probabilities_of(classifier: Classifier, pack: Pack, indices: list[int], box
     return classifier.classify(crops)
 
 
-def lesion_figures(
-    probabilities: Probabilities, truth: npt.NDArray[np.int64], groups: Sequence[str]
-) -> dict[str, Any]:
-    """Return the figures of one set of lesions; UNK may be answered and is then wrong. groups: lesion or patient ids."""
+def lesion_figures(probabilities: Probabilities, truth: npt.NDArray[np.int64], groups: Sequence[str]) -> dict[str, Any]:
+    """Return the figures of one set of lesions; UNK may be answered, wrongly. groups: lesion or patient ids."""
     malignant = [CLASSES.index(name) for name in MALIGNANT]
     return _rounded(
         {

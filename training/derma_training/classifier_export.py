@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from derma_common.errors import ModelError
 from derma_common.inference.card import InputSpec, ModelCard, sha256_of, write_card
-from derma_common.preprocess import softmax
+from derma_common.preprocess import CROP_MARGIN, softmax
 from derma_training.classifier_checkpoint import read_checkpoint
 from derma_training.classifier_manifest import CLASSES
 from derma_training.classifier_metrics import accuracy, balanced_accuracy, calibration_error, fit_temperature
@@ -46,36 +47,43 @@ NOTES = (
 )
 
 
-def load_average(run: Path) -> tuple[Any, Recipe, bool]:
-    """Return a run's averaged network, its recipe, and whether it was warm-started. Raises ModelError."""
+@dataclass(frozen=True)
+class Trained:
+    """What a run's checkpoint holds for export: the averaged network and how it came about."""
+
+    model: Any
+    recipe: Recipe
+    warm_started: bool
+    steps: int
+    elapsed_s: float
+
+
+def load_trained(run: Path) -> Trained:
+    """Return a run's averaged network. Raises ModelError."""
     state = read_checkpoint(run)
     try:
         recipe = Recipe(**state["recipe"])
         model = build(recipe)
         model.load_state_dict(state["average"])
+        return Trained(model.eval(), recipe, bool(state["warm_started"]), int(state["step"]), float(state["elapsed_s"]))
     except (KeyError, TypeError, RuntimeError) as error:
         raise ModelError(f"{run} holds no classifier checkpoint: {str(error).splitlines()[0]}") from error
-    return model.eval(), recipe, bool(state["warm_started"])
 
 
 def export_onnx(model: Any, path: Path, size: int) -> None:
     """Write `path`, one file: input `image` (N, 3, size, size), output `logits` (N, C), any N."""
-    draft = path.with_suffix(".part")
-    example = torch.zeros(2, 3, size, size)
-    axes = {"image": {0: "n"}, "logits": {0: "n"}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter deprecates itself; its successor needs one more package
         torch.onnx.export(
             model.to(memory_format=torch.contiguous_format).eval(),
-            (example,),
-            str(draft),
+            (torch.zeros(2, 3, size, size),),
+            str(path),
             input_names=["image"],
             output_names=["logits"],
-            dynamic_axes=axes,
+            dynamic_axes={"image": {0: "n"}, "logits": {0: "n"}},
             opset_version=OPSET,
             dynamo=False,
         )
-    draft.replace(path)
 
 
 def parity(model: Any, path: Path, images: npt.NDArray[np.float32]) -> float:
@@ -92,21 +100,27 @@ def export_model(run: Path, pack: Pack, directory: Path, size: int | None = None
 
     size: px of the input, else the recipe's. Raises ModelError when ONNX Runtime does not agree with PyTorch.
     """
-    model, recipe, warm_started = load_average(run)
-    size = size or recipe.size
+    trained = load_trained(run)
+    size = size or trained.recipe.size
     indices = pack.where("calibration")
     truth = np.asarray([CLASSES.index(pack.items[i].label) for i in indices], dtype=np.int64)
-    logits = predict_logits(model, pack, indices, size)
+    logits = predict_logits(trained.model, pack, indices, size)
     temperature = fit_temperature(logits, truth)
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / MODEL_FILE
-    export_onnx(model, path, size)
+    draft = directory / (MODEL_FILE + ".part")
+    export_onnx(trained.model, draft, size)
     images = np.random.default_rng(0).normal(0, 0.5, (3, 3, size, size)).astype(np.float32)
-    difference = parity(model, path, images)
+    difference = parity(trained.model, draft, images)
     print(f"parity with PyTorch: largest difference of a logit {difference:.2e}")
     if not difference <= PARITY:
-        raise ModelError(f"{path} differs from PyTorch by {difference:.1e}, more than {PARITY}")
+        raise ModelError(f"{draft} differs from PyTorch by {difference:.1e}, more than {PARITY}")
+    draft.replace(directory / MODEL_FILE)
     figures = {
+        "training": {
+            "steps": trained.steps,
+            "batch": trained.recipe.batch,
+            "minutes": round(trained.elapsed_s / 60.0, 1),
+        },
         "calibration part": {
             "n": len(truth),
             "accuracy": round(accuracy(logits, truth), 4),
@@ -115,32 +129,25 @@ def export_model(run: Path, pack: Pack, directory: Path, size: int | None = None
         },
         "parity_with_pytorch": float(f"{difference:.2e}"),
     }
-    card = _card(directory.name, recipe, path, size, temperature, figures, warm_started)
+    card = _card(directory, trained, size, temperature, figures)
     write_card(card, directory)
     return card
 
 
-def _card(
-    name: str,
-    recipe: Recipe,
-    path: Path,
-    size: int,
-    temperature: float,
-    figures: dict[str, Any],
-    warm_started: bool,
-) -> ModelCard:
+def _card(directory: Path, trained: Trained, size: int, temperature: float, figures: dict[str, Any]) -> ModelCard:
     return ModelCard(
-        name=name,
+        name=directory.name,
         kind="classifier",
-        architecture=recipe.architecture,
-        file=path.name,
-        sha256=sha256_of(path),
+        architecture=trained.recipe.architecture,
+        file=MODEL_FILE,
+        sha256=sha256_of(directory / MODEL_FILE),
         input=InputSpec("image", size, size, MEAN, STD, MAX_BATCH),
         outputs=("logits",),
         classes=CLASSES,
         licence=LICENCE,
         temperature=round(temperature, 4),
-        training_data=(*TRAINING_DATA, *([WARM_START_DATA] if warm_started else [])),
+        crop_margin=CROP_MARGIN,
+        training_data=(*TRAINING_DATA, *([WARM_START_DATA] if trained.warm_started else [])),
         figures=figures,
         notes=NOTES,
     )

@@ -1,0 +1,63 @@
+# derma: the two commands of a newcomer are `make exam` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SAMPLE := samples/drawn-exam
+JSON ?=
+.PHONY: exam test test-all lint bench-transport bench-recovery clean
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "derma needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1); say PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "Python's venv module is missing; on Debian: apt install python3-venv" >&2; exit 1; }
+	@echo "making $(VENV)" >&2
+	@$(PYTHON) -m venv $(VENV)
+
+# one stamp for each set of dependencies, redone when pyproject.toml changes
+$(VENV)/.core: $(BIN)/python pyproject.toml
+	@echo "installing derma and its core dependencies into $(VENV)" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e . >&2
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.core
+	@echo "installing the test dependencies" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]' >&2
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,lint]' >&2
+	@touch $@
+
+$(VENV)/.all: $(VENV)/.test constraints-train.txt
+	@echo "installing torch and the training dependencies" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-train.txt torch >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-train.txt -e '.[test,train]' >&2
+	@touch $@
+
+# examine the sample recording and print the summary; JSON=1: one JSON line, last
+exam: $(VENV)/.core
+	@$(BIN)/derma up $(SAMPLE).mp4 $(if $(JSON),--json)
+	@$(BIN)/derma findings --truth $(SAMPLE).json $(if $(JSON),>&2)
+	@echo "look: $(BIN)/derma findings --pictures derma-data/pictures" >&2
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.all
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench-transport: $(VENV)/.core
+	$(BIN)/python bench/transport.py
+
+bench-recovery: $(VENV)/.core
+	$(BIN)/python bench/recovery.py
+
+clean:
+	rm -rf $(VENV) derma-data .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

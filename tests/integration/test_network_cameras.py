@@ -1,0 +1,86 @@
+"""Cameras over a network: a real RTSP server and a real HTTP server on the loopback."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from support.place import Place
+from support.runs import derma, query, up, wait_for
+
+SERVER = Path(__file__).parents[1] / "support" / "rtsp_server.py"
+SYSTEM_PYTHON = "/usr/bin/python3"
+_IMPORTS = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def rtsp_camera() -> Iterator[str]:
+    """Serve a moving picture by RTSP; skip where GStreamer's server is not installed."""
+    if not Path(SYSTEM_PYTHON).exists() or subprocess.run([SYSTEM_PYTHON, "-c", _IMPORTS], capture_output=True).returncode:
+        pytest.skip("needs GStreamer's RTSP server (apt install gir1.2-gst-rtsp-server-1.0 python3-gi)")
+    port = free_port()
+    with subprocess.Popen([SYSTEM_PYTHON, str(SERVER), str(port)], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None and server.stdout.readline().strip() == "ready"
+        yield f"rtsp://user:canary-secret@127.0.0.1:{port}/camera"
+        server.kill()
+
+
+def test_an_rtsp_camera_is_followed_live_and_its_password_is_written_nowhere(place: Place, rtsp_camera: str) -> None:
+    with up(f"room={rtsp_camera}", *place.models, **place.dirs) as run:
+        enough = "SELECT count(*) FROM frames WHERE outcome = 'delivered'"
+        run.wait_ready("sink.0")
+        wait_for(lambda: query(place.data_dir, enough)[0][0] >= 20, "20 frames from the camera")
+        run.process.send_signal(signal.SIGINT)
+        summary = run.finish()
+    assert summary["delivered"] >= 20 and summary["in_flight"] == 0
+    assert query(place.data_dir, "SELECT live, source FROM cameras")[0][0] == 1
+    for file in [f for f in place.data_dir.rglob("*") if f.is_file()]:
+        assert b"canary-secret" not in file.read_bytes(), f"the password is in {file}"
+
+
+def test_a_recording_behind_http_plays_as_a_live_source(place: Place, tmp_path: Path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "in.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, (320, 240))
+    for i in range(60):
+        writer.write(np.full((240, 320, 3), 80 + i, dtype=np.uint8))
+    writer.release()
+    handler = functools.partial(_Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        source = f"http://127.0.0.1:{server.server_address[1]}/in.mp4"
+        with up(source, *place.models, **place.dirs) as run:
+            run.wait_ready("sink.0")
+            wait_for(lambda: query(place.data_dir, "SELECT count(*) FROM frames")[0][0] > 10, "frames")
+            run.process.send_signal(signal.SIGINT)
+            assert run.finish()["delivered"] > 0
+        server.shutdown()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_camera_that_does_not_open_ends_the_run_with_one_line_without_its_password(place: Place) -> None:
+    source = f"rtsp://user:canary-secret@127.0.0.1:{free_port()}/camera"
+    done = derma("up", source, *place.models, **place.dirs)
+    assert done.returncode == 3
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("derma: ") and "does not open; check address, user and password" in last
+    assert "canary-secret" not in done.stderr + done.stdout

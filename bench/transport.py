@@ -2,16 +2,17 @@
 
     python bench/transport.py [--json] [--rounds N] [--messages N]
 
-All three are one-way times from just before the send in one process to the moment the other has what it needs;
-CLOCK_MONOTONIC is the same clock in both. In each round the variants take turns in random order, one message
-under way at a time, so that what disturbs one disturbs all; figures are medians of the rounds.
+One-way times from just before the send in one process until the other has what it needs; CLOCK_MONOTONIC is the same
+clock in both. In each round the cases take turns in random order, one message under way at a time, so that what
+disturbs one disturbs all. Times and ratios are medians of the rounds. Before each message the sender writes a picture
+of that size into a ring, as capture does (row `write`, not part of any other time), so that all start with equally
+cold caches; only the ping of no size has nothing before it.
 
-ping    64 bytes over PUSH/PULL on ipc; the receiver has blocked in recv(). Ends when recv() returned.
-hop     `messages.Frame` through `transport` and a `rings` slot, received as a service receives: poll over frames, work
-        and the supervisor's pipe, decode, view, generation check, first row of pixels read. Writing the pixels into
-        the ring came before (column `write`); every slot was read once before the measurement.
-touch   the same hop until one byte of each 4 KiB page was read as well: what memory costs, not transport.
-inline  the pixels as the message, without a copy at the sender; ends when the first row of the array was read.
+ping    64 bytes over PUSH/PULL on ipc; the receiver blocks in recv(). Ends when recv() returned.
+hop     `messages.Frame` through `transport`, received as a detector does: poll over frames, work and the supervisor's
+        pipe, decode, check of the generation, view, first pixel read. Every slot was read once before.
+touch   the same until one byte of each 4 KiB page was read: what memory costs on top, not transport.
+inline  the pixels as the message, without a copy at the sender; ends when the array's first pixel was read.
 """
 
 from __future__ import annotations
@@ -38,48 +39,50 @@ import zmq
 from derma_common import messages as m
 from derma_common.rings import RingReader, RingWriter
 from derma_common.topology import FRAMES, WORK
-from derma_common.transport import Hub, Link
+from derma_common.transport import Hub
 from derma_common.wire import decode, encode
 
 SIZES = {"VGA": (480, 640), "1080p": (1080, 1920), "4K": (2160, 3840)}  # height, width
-VARIANTS = ("ping", "hop", "inline")
+VARIANTS = ("ping", "hop", "touch", "inline")
+RECEIVERS = ("ping", "hop", "inline")  # one process each; the hop's also does the touch
+BARE = ("ping", "")
 SLOTS = 8
 PROMISE = 1.3
 DETECTOR = "detector.0"
 LATE_MS = 10_000
-Times = tuple[int, int]  # from the send: until readable, until each page was touched; ns
+Case = tuple[str, str]  # variant, size
+Percentiles = dict[str, float]
 
 
 # -- the receiving process ------------------------------------------------------------------------------------
 
 
-def receive_for_ever(variant: str, directory: Path) -> None:
-    """Receive, stamp, and answer with two times, until the parent's pipe closes and it kills us."""
+def receive_for_ever(kind: str, directory: Path) -> None:
+    """Receive, stamp and answer with the time taken, until the parent kills us."""
     with zmq.Context() as context, context.socket(zmq.PUSH) as answers:
         answers.linger = 0
         answers.connect(f"ipc://{directory}/answers.sock")
-        if variant == "hop":
+        if kind == "hop":
             _receive_hops(directory, answers)
         pull = context.socket(zmq.PULL)
-        pull.bind(f"ipc://{directory}/{variant}.sock")
-        answers.send_json((0, 0))
+        pull.bind(f"ipc://{directory}/{kind}.sock")
+        answers.send_json(0)
         while True:
-            _receive_bare(variant, pull, answers)
+            (_receive_ping if kind == "ping" else _receive_inline)(pull, answers)
 
 
-def _receive_bare(variant: str, pull: zmq.Socket[bytes], answers: zmq.Socket[bytes]) -> None:
-    """Receive a ping, or pixels (H × W × 3 bytes) behind a part that holds the time of sending."""
-    if variant == "ping":
-        payload = pull.recv()
-        now_ns = readable_ns = time.monotonic_ns()
-        sent_ns = int.from_bytes(payload[:8], "little")
-    else:
-        stamp, pixels = pull.recv_multipart(copy=False)
-        flat = np.frombuffer(pixels.buffer, dtype=np.uint8)
-        readable_ns = _read_first_row(flat)
-        now_ns = _touch(flat)
-        sent_ns = int.from_bytes(stamp.bytes, "little")
-    answers.send_json((readable_ns - sent_ns, now_ns - sent_ns))
+def _receive_ping(pull: zmq.Socket[bytes], answers: zmq.Socket[bytes]) -> None:
+    payload = pull.recv()
+    now_ns = time.monotonic_ns()
+    answers.send_json(now_ns - int.from_bytes(payload[:8], "little"))
+
+
+def _receive_inline(pull: zmq.Socket[bytes], answers: zmq.Socket[bytes]) -> None:
+    stamp, pixels = pull.recv_multipart(copy=False)
+    flat = np.frombuffer(pixels.buffer, dtype=np.uint8)
+    int(flat[0])
+    now_ns = time.monotonic_ns()
+    answers.send_json(now_ns - int.from_bytes(stamp.bytes, "little"))
 
 
 def _receive_hops(directory: Path, answers: zmq.Socket[bytes]) -> None:
@@ -87,103 +90,88 @@ def _receive_hops(directory: Path, answers: zmq.Socket[bytes]) -> None:
     hub, rings = Hub(directory), RingReader(directory)
     work, frames = hub.serve_work(WORK, DETECTOR), hub.pull(FRAMES, DETECTOR)
     hub.watch(sys.stdin.fileno())
-    answers.send_json((0, 0))
+    answers.send_json(0)
     while True:
         hub.wait(0.1)
         for link in (work, frames):
             for message in link.receive(1):
                 assert isinstance(message, m.Frame), message
                 with rings.picture(message.handle) as image:
-                    flat = image.reshape(-1)
-                    readable_ns = _read_first_row(flat)
-                    touched_ns = _touch(flat)
-                answers.send_json((readable_ns - message.sent_ns, touched_ns - message.sent_ns))
-
-
-def _read_first_row(flat: Any) -> int:
-    int(flat[: 640 * 3].sum())
-    return time.monotonic_ns()
-
-
-def _touch(flat: Any) -> int:
-    int(flat[::4096].sum())
-    return time.monotonic_ns()
+                    int(image[0, 0, 0])
+                    if message.origin == "touch":
+                        int(image.reshape(-1)[::4096].sum())
+                    now_ns = time.monotonic_ns()
+                answers.send_json(now_ns - message.sent_ns)
 
 
 # -- the sending process --------------------------------------------------------------------------------------
 
 
 class Sender:
-    """Sends one message of a variant and size at a time and waits for the receiver's times."""
+    """Sends one message of a case at a time and waits for the receiver's time."""
 
     def __init__(self, directory: Path, closing: ExitStack) -> None:
-        self.directory = directory
-        self.hub = Hub(directory)
-        closing.callback(self.hub.close)
-        self._closing = closing
-        self._answers = self._socket(zmq.PULL)
+        self._hub = Hub(directory)
+        closing.callback(self._hub.close)
+        self._answers = self._hub.context.socket(zmq.PULL)
         self._answers.bind(f"ipc://{directory}/answers.sock")
-        self._sockets = {name: self._socket(zmq.PUSH) for name in ("ping", "inline")}
-        self._frames: Link = self.hub.push(FRAMES, DETECTOR)
-        for name, socket in self._sockets.items():
+        self._frames = self._hub.push(FRAMES, DETECTOR)
+        self._bare = {name: self._hub.context.socket(zmq.PUSH) for name in ("ping", "inline")}
+        for name, socket in self._bare.items():
             socket.connect(f"ipc://{directory}/{name}.sock")
         rng = np.random.default_rng(0)
         self._images = {s: rng.integers(0, 255, (*shape, 3), dtype=np.uint8) for s, shape in SIZES.items()}
-        self._rings: dict[str, RingWriter] = {}
+        self._rings = {s: RingWriter(directory, s.lower(), 0, SLOTS, self._images[s].nbytes) for s in SIZES}
+        for ring in self._rings.values():
+            closing.callback(ring.close)
+        self._held: dict[str, list[m.Handle]] = defaultdict(list)
         self.write_ns: dict[str, list[int]] = defaultdict(list)
-        self._seq = 0
 
-    def _socket(self, kind: int) -> zmq.Socket[bytes]:
-        socket = self.hub.context.socket(kind)
-        socket.linger = 0
-        return socket
-
-    def answer(self) -> Times:
-        """Wait for the receiver's times. Raises TimeoutError when a receiver is gone."""
+    def answer(self) -> int:
+        """Wait for a receiver's time in ns. Raises TimeoutError when it is gone."""
         if not self._answers.poll(LATE_MS):
             raise TimeoutError("a receiver does not answer")
-        readable_ns, touched_ns = self._answers.recv_json()
-        return readable_ns, touched_ns
+        return int(self._answers.recv_json())
 
-    def send(self, variant: str, size: str) -> Times:
-        """Send one message and return its times."""
-        if variant == "hop":
-            return self._hop(size)
-        socket = self._sockets[variant]
+    def send(self, case: Case) -> int:
+        """Send one message and return its time in ns."""
+        variant, size = case
+        handle = self._write(size) if size else None
         if variant == "ping":
-            socket.send(time.monotonic_ns().to_bytes(8, "little") + bytes(56))
+            self._bare[variant].send(_stamp() + bytes(56))
+        elif variant == "inline":
+            self._bare[variant].send_multipart([_stamp(), self._images[size].data], copy=False)
         else:
-            stamp = time.monotonic_ns().to_bytes(8, "little")
-            socket.send_multipart([stamp, self._images[size].data], copy=False)
+            assert handle is not None
+            self._frames.send(_frame(handle, variant))
         return self.answer()
 
-    def _hop(self, size: str) -> Times:
-        image = self._images[size]
-        ring = self._rings.get(size)
-        if ring is None:
-            ring = self._rings[size] = RingWriter(self.directory, size.lower(), 0, SLOTS, image.nbytes)
-            self._closing.callback(ring.close)
+    def _write(self, size: str) -> m.Handle:
+        """Write a picture into the slot that was free for longest, as a full window makes capture do."""
+        ring, held = self._rings[size], self._held[size]
+        if not ring.free:
+            ring.release(held.pop(0))
         started_ns = time.monotonic_ns()
-        handle = ring.write(image)
+        held.append(ring.write(self._images[size]))
         self.write_ns[size].append(time.monotonic_ns() - started_ns)
-        self._seq += 1
-        self._frames.send(_frame(handle, self._seq))
-        times = self.answer()
-        ring.release(handle)
-        ring._free.reverse()  # go round all slots, as a full window does
-        return times
+        return held[-1]
 
 
-def _frame(handle: m.Handle, seq: int) -> m.Frame:
-    now_ns = time.monotonic_ns()
-    return m.Frame(handle.camera, seq, 0, now_ns, time.time_ns(), handle, "", 0, 0, time.monotonic_ns())
+def _stamp() -> bytes:
+    return time.monotonic_ns().to_bytes(8, "little")
+
+
+def _frame(handle: m.Handle, origin: str) -> m.Frame:
+    return m.Frame(
+        handle.camera, 1234, 0, time.monotonic_ns(), time.time_ns(), handle, origin, 0, 0, time.monotonic_ns()
+    )
 
 
 @contextmanager
 def receivers(directory: Path) -> Iterator[None]:
-    """Run one receiving process per variant; they see their stdin close when we end."""
+    """Run the receiving processes."""
     command = [sys.executable, os.path.abspath(__file__), "--directory", str(directory), "--receive"]
-    running = [subprocess.Popen([*command, variant], stdin=subprocess.PIPE) for variant in VARIANTS]
+    running = [subprocess.Popen([*command, kind], stdin=subprocess.PIPE) for kind in RECEIVERS]
     try:
         yield
     finally:
@@ -192,63 +180,52 @@ def receivers(directory: Path) -> Iterator[None]:
             process.communicate()
 
 
+# -- the figures ----------------------------------------------------------------------------------------------
+
+
 def measure(rounds: int, messages: int) -> dict[str, Any]:
-    """Return the figures of `rounds` rounds with `messages` messages of each variant and size."""
-    table: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
+    """Return the figures of `rounds` rounds with `messages` messages of each case."""
+    cases: list[Case] = [BARE, *((variant, size) for size in SIZES for variant in VARIANTS)]
     with ExitStack() as closing:
         directory = Path(closing.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm", prefix="derma-bench-")))
         sender = Sender(directory, closing)
         closing.enter_context(receivers(directory))
-        for _ in VARIANTS:
+        for _ in RECEIVERS:
             sender.answer()
-        cases = [("ping", "-")] + [(v, s) for s in SIZES for v in VARIANTS if v != "ping"]
-        for case in cases:
-            _ = [sender.send(*case) for _ in range(2 * SLOTS)]
-        for _ in range(rounds):
-            for (variant, size), times in _one_round(sender, cases, messages).items():
-                readable, touched = np.asarray(times).T / 1000
-                table[variant, size].append(_percentiles(readable))
-                if variant == "hop":
-                    table["touch", size].append(_percentiles(touched))
-        write_us = {size: round(statistics.median(v) / 1000, 1) for size, v in sender.write_ns.items()}
+        one_round(sender, cases, 2 * SLOTS)
+        sender.write_ns.clear()
+        table = [one_round(sender, cases, messages) for _ in range(rounds)]
     return {
-        "rounds": rounds, "messages": messages, "cores": len(os.sched_getaffinity(0)), "load": round(os.getloadavg()[0], 1),
-        "ping_us": _medians(table["ping", "-"]), "sizes": {s: _size(table, s, write_us[s]) for s in SIZES},
-        "wire_us": _wire(), "promise": PROMISE,
+        "rounds": rounds, "messages": messages, "cores": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 1), "promise": PROMISE, "wire_us": wire_us(),
+        "write_us": {size: round(statistics.median(times) / 1000, 1) for size, times in sender.write_ns.items()},
+        "rows": [_row(table, case) for case in cases],
     }  # fmt: skip
 
 
-def _one_round(sender: Sender, cases: list[tuple[str, str]], messages: int) -> dict[tuple[str, str], list[Times]]:
-    times: dict[tuple[str, str], list[Times]] = defaultdict(list)
+def one_round(sender: Sender, cases: list[Case], messages: int) -> dict[Case, Percentiles]:
+    """Send `messages` of each case in random order; return percentiles in µs."""
+    times: dict[Case, list[int]] = defaultdict(list)
     for _ in range(messages):
         for case in random.sample(cases, len(cases)):
-            time.sleep(0.001)  # both sides are asleep when a message comes, as between two pictures
-            times[case].append(sender.send(*case))
-    return times
+            time.sleep(0.001)  # so both sides are asleep when a message comes, as between two pictures
+            times[case].append(sender.send(case))
+    return {c: {f"p{q}": float(np.percentile(ns, q)) / 1000 for q in (50, 99)} for c, ns in times.items()}
 
 
-def _percentiles(values: Any) -> dict[str, float]:
-    return {"p50": float(np.percentile(values, 50)), "p99": float(np.percentile(values, 99))}
-
-
-def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
-    return {q: round(statistics.median(row[q] for row in rows), 1) for q in ("p50", "p99")}
-
-
-def _size(table: dict[tuple[str, str], list[dict[str, float]]], size: str, write_us: float) -> dict[str, Any]:
-    out: dict[str, Any] = {"write_us": write_us}
-    for variant in ("hop", "touch", "inline"):
-        rows = table[variant, size]
-        pairs = list(zip(rows, table["ping", "-"], strict=True))
-        ratios = [{q: row[q] / ping[q] for q in row} for row, ping in pairs]
-        out[f"{variant}_us"] = _medians(rows)
-        out[f"{variant}_to_ping"] = {q: round(statistics.median(r[q] for r in ratios), 2) for q in ("p50", "p99")}
+def _row(table: list[dict[Case, Percentiles]], case: Case) -> dict[str, Any]:
+    variant, size = case
+    out: dict[str, Any] = {"variant": variant, "size": size}
+    for q in ("p50", "p99"):
+        out[f"{q}_us"] = round(statistics.median(t[case][q] for t in table), 1)
+        for name, ping in (("ping", ("ping", size)), ("bare_ping", BARE)):
+            out[f"{q}_to_{name}"] = round(statistics.median(t[case][q] / t[ping][q] for t in table), 2)
     return out
 
 
-def _wire() -> dict[str, float]:
+def wire_us() -> dict[str, float]:
     """Return µs to encode and to decode a Frame, the best of many short runs."""
-    frame = _frame(m.Handle("cam0", 0, 3, 42, 1080, 1920), 1234)
+    frame = _frame(m.Handle("cam0", 0, 3, 42, 1080, 1920), "")
     data = encode(frame)
     calls: dict[str, Callable[[], object]] = {"encode": lambda: encode(frame), "decode": lambda: decode(data)}
     return {name: round(min(repeat(call, number=200, repeat=50)) / 200 * 1e6, 1) for name, call in calls.items()}
@@ -256,20 +233,18 @@ def _wire() -> dict[str, float]:
 
 def show(figures: dict[str, Any]) -> None:
     """Print the table for a person."""
-    ping = figures["ping_us"]
-    print(
-        f"{figures['rounds']} rounds of {figures['messages']} messages, {figures['cores']} cores, load {figures['load']}"
-    )
-    print(f"one way, µs           p50      p99   ×ping p50  ×ping p99\n{'ping':<16}{ping['p50']:>9}{ping['p99']:>9}")
-    for size, row in figures["sizes"].items():
-        for variant in ("hop", "touch", "inline"):
-            times, ratio = row[f"{variant}_us"], row[f"{variant}_to_ping"]
-            print(f"{size + ' ' + variant:<16}{times['p50']:>9}{times['p99']:>9}{ratio['p50']:>12}{ratio['p99']:>11}")
-        print(f"{size + ' write':<16}{row['write_us']:>9}")
-    print(f"messages.Frame: encode {figures['wire_us']['encode']} µs, decode {figures['wire_us']['decode']} µs")
-    for size in ("1080p", "4K"):
-        ratio = figures["sizes"][size]["hop_to_ping"]["p50"]
-        print(f"promise: {size} hop ≤ {PROMISE} × ping: {ratio} {'kept' if ratio <= PROMISE else 'MISSED'}")
+    print("{rounds} rounds of {messages} messages per case; {cores} cores, load {load}".format(**figures))
+    print(f"{'one way, µs':<16}{'p50':>9}{'p99':>9}   of the ping of that size   of the bare ping (p50)")
+    for row in figures["rows"]:
+        name = f"{row['size']} {row['variant']}".strip()
+        ratios = f"{row['p50_to_ping']:>10}{row['p50_to_bare_ping']:>25}"
+        print(f"{name:<16}{row['p50_us']:>9}{row['p99_us']:>9}{ratios}")
+    print("write, µs: " + ", ".join(f"{size} {us}" for size, us in figures["write_us"].items()))
+    print("messages.Frame: encode {encode} µs, decode {decode} µs".format(**figures["wire_us"]))
+    for row in figures["rows"]:
+        if row["variant"] == "hop" and row["size"] != "VGA":
+            verdict = "kept" if row["p50_to_ping"] <= PROMISE else "MISSED"
+            print(f"promise: {row['size']} hop ≤ {PROMISE} × ping: {row['p50_to_ping']} {verdict}")
 
 
 def main() -> None:
@@ -278,7 +253,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--messages", type=int, default=100)
-    parser.add_argument("--receive", choices=VARIANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--receive", choices=RECEIVERS, help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.receive:

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from derma_common.heartbeat import Beat, read_beat
+from derma_common.heartbeat import Beat, heartbeat_path, read_beat
 from derma_common.topology import ROLES, service_of
 
 
@@ -33,6 +33,8 @@ class Process:
         self.incarnation += 1
         self.leaving = False
         self.last_beat = None
+        if self.incarnation == 0:  # what a worker of this name left before it was scaled away
+            heartbeat_path(self._run_dir, self.instance).unlink(missing_ok=True)
         self.started = time.monotonic()
         command = [
             sys.executable, "-m", ROLES[self.service].module, "--run-dir", str(self._run_dir), "--instance",

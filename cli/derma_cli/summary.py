@@ -20,7 +20,8 @@ class Summary:
     findings: int
     fps: float
     latency_ms: dict[str, Any]
-    restarts: dict[str, int]
+    restarts: int
+    restarts_by_instance: dict[str, int]
     shm_bytes_left: int
     stored: dict[str, Any]  # the sink's rows, counted independently
 
@@ -31,7 +32,7 @@ class Summary:
     def lines(self) -> list[str]:
         """Return the summary for a person."""
         dropped = ", ".join(f"{reason} {n}" for reason, n in self.dropped.items()) or "0"
-        restarts = ", ".join(f"{name} {n}" for name, n in self.restarts.items()) or "0"
+        restarts = ", ".join(f"{name} {n}" for name, n in self.restarts_by_instance.items()) or "0"
         lines = [
             f"run {self.run}",
             f"captured {self.captured} = delivered {self.delivered} + dropped {dropped} + in flight {self.in_flight}",
@@ -81,6 +82,7 @@ def summarise(run: str, flow: Flow, restarts: dict[str, int], shm_bytes_left: in
     duration_s = store.duration_s(run)
     return Summary(
         run, flow.captured, flow.delivered, flow.dropped or {}, flow.in_flight, rows.findings,
-        round(rows.delivered / duration_s, 2) if duration_s else 0.0, rows.latency_ms, restarts, shm_bytes_left,
+        round(rows.delivered / duration_s, 2) if duration_s else 0.0, rows.latency_ms, sum(restarts.values()), restarts,
+        shm_bytes_left,
         {"delivered": rows.delivered, "dropped": rows.dropped},
     )  # fmt: skip

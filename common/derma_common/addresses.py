@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from derma_common.errors import SourceError
 
 NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
-_DEVICE = re.compile(r"/dev/video\d+\Z")
+_NUMBER = re.compile(r"[0-9]{1,4}\Z")
+_DEVICE = re.compile(r"/dev/video[0-9]{1,4}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,10 @@ def synthetic_of(source: str) -> Synthetic | None:
         return None
     known = [f.name for f in fields(Synthetic)]
     values: dict[str, int] = {}
-    for key, text in parse_qsl(urlsplit(source).query, keep_blank_values=True):
+    for key, text in parse_qsl(_split(source).query, keep_blank_values=True):
         if key not in known:
             raise SourceError(f"{source}: unknown parameter {key!r}; there are: {', '.join(known)}")
-        if not (text.isascii() and text.isdigit()) or int(text) > 100_000_000:
+        if not (text.isascii() and text.isdigit()) or len(text) > 9:
             raise SourceError(f"{source}: {key} must be a whole number, got {text!r}")
         values[key] = int(text)
     parameters = Synthetic(**values)
@@ -48,11 +49,11 @@ def camera_of(source: str) -> int | str | None:
 
     Raises SourceError for a URI scheme that is not allowed: only these ever reach FFmpeg.
     """
-    if source.isascii() and source.isdigit():
+    if _NUMBER.match(source):
         return int(source)
     if _DEVICE.match(source):
         return source
-    scheme = urlsplit(source).scheme if "://" in source else ""
+    scheme = _split(source).scheme if "://" in source else ""
     if scheme in NETWORK_SCHEMES:
         return source
     if scheme and scheme != "synthetic":
@@ -75,6 +76,16 @@ def redacted(source: str) -> str:
     """Return a source without user, password and query, as it may be shown and stored."""
     if "://" not in source or source.startswith("synthetic:"):
         return source
-    parts = urlsplit(source)
-    place = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, place, parts.path, "", ""))
+    scheme, _, rest = source.partition("://")
+    authority, *tail = re.split(r"(?=[/?#])", rest, maxsplit=1)
+    after = tail[0] if tail else ""
+    if "@" in after:  # a password that holds one of / ? # ends nobody knows where
+        return f"{scheme}://…"
+    return f"{scheme}://{authority.rpartition('@')[2]}{re.split('[?#]', after, maxsplit=1)[0]}"
+
+
+def _split(source: str) -> SplitResult:
+    try:
+        return urlsplit(source)
+    except ValueError:
+        raise SourceError(f"{redacted(source)} is not an address that can be read") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import os
 import re
 import tomllib
@@ -164,12 +165,20 @@ def load_settings(
         if name.startswith(ENV_PREFIX):
             section, _, key = name.removeprefix(ENV_PREFIX).lower().partition("_")
             if section in SECTIONS:  # DERMA_RUN_DATA_DIR; other DERMA_ variables are not settings
-                table.setdefault(section, {})[key] = _from_text(section, key, text, f"environment variable {name}")
+                _override(table, section, key, _from_text(section, key, text, f"environment variable {name}"))
     for dotted, value in (flags or {}).items():
         section, _, key = dotted.partition(".")
-        table.setdefault(section, {})[key] = value
+        if section == "camera":
+            raise ConfigError(f"{dotted} cannot be set: cameras are sources, or [[camera]] tables of a settings file")
+        _override(table, section, key, value)
     settings = settings_from(table, str(file) if file else "the settings")
     return choose_for_machine(settings, len(os.sched_getaffinity(0)))
+
+
+def _override(table: dict[str, Any], section: str, key: str, value: Any) -> None:
+    values = table.setdefault(section, {})
+    if isinstance(values, dict):  # what is no table is refused when all is checked
+        values[key] = value
 
 
 def choose_for_machine(settings: Settings, cores: int) -> Settings:
@@ -227,6 +236,8 @@ def _cameras(values: Any, origin: str) -> tuple[Camera, ...]:
             raise ConfigError(
                 f"{origin}: camera name {row['name']!r} must be 1 to 32 of a-z 0-9 _ - and start with a letter or digit"
             )
+        if type(row.get("live")) not in (bool, type(None)):
+            raise ConfigError(f"{origin}: camera {row['name']}: live must be true or false, got {row['live']!r}")
         cameras.append(Camera(row["name"], str(row["source"]), row.get("live")))
     names = [c.name for c in cameras]
     if len(set(names)) < len(names):
@@ -243,6 +254,8 @@ def _checked(value: Any, hint: Any, where: str, dotted: str) -> Any:
         return tuple(value)
     if type(value) is not hint:
         raise ConfigError(f"{where} must be {_KIND.get(hint, hint)}, got {value!r}")
+    if hint is float and not math.isfinite(value):
+        raise ConfigError(f"{where} must be a finite number, got {value!r}")
     low, high = _AT_LEAST.get(dotted), _AT_MOST.get(dotted)
     if low is not None and value < low:
         raise ConfigError(f"{where} must be at least {low:g}, got {value!r}")
@@ -312,5 +325,5 @@ def read_plan(run_dir: Path) -> RunPlan:
         raw = json.loads((run_dir / PLAN_FILE).read_text(encoding="utf-8"))
         table = dict(raw.pop("settings"))
         return RunPlan(settings=settings_from(table, "the run's plan"), **raw)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{run_dir} holds no run plan: {error}") from error

@@ -6,6 +6,7 @@ folders of pictures, single pictures, and the drawn `synthetic://` source.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ from derma_common.preprocess import Image
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".mjpeg")
-MAX_PIXELS = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,8 @@ class PictureFiles:
         for seq, file in enumerate(self.files):
             if seq in skip:
                 continue
-            origin = str(file.relative_to(self.path)) if file != self.path else file.name
+            # a name that is no UTF-8 is shown as well as it can be: it goes into messages and the database
+            origin = os.fsencode(file.relative_to(self.path) if file != self.path else file.name).decode(errors="replace")
             try:
                 yield Picture(seq, origin, read_picture(file))
             except SourceError as error:
@@ -127,7 +128,10 @@ def read_picture(file: Path) -> Image:
         data = np.fromfile(file, dtype=np.uint8)
     except OSError as error:
         raise SourceError(f"{file} cannot be read: {error.strerror}") from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error as error:  # such as more pixels than allowed, seen before anything is decoded
+        raise SourceError(f"{file} is refused ({error.err}); a picture may have 50 million pixels") from error
     if image is None:
         raise SourceError(f"{file} is not a picture that OpenCV can decode")
     return np.asarray(image, dtype=np.uint8)
@@ -159,7 +163,7 @@ class SyntheticRecording:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part.lower()) for part in re.split(r"(\d+)", name) if part]
+    return [(int(part), "") if part.isdecimal() else (-1, part.lower()) for part in re.split(r"(\d+)", name) if part]
 
 
 def open_recording(source: str) -> Recording:

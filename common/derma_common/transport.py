@@ -34,6 +34,7 @@ class Link:
         self.socket.linger = 0
         self.socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
         self.socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        self.quiet = False  # the hub's poll found nothing here: do not ask again before the next one
         hub.links.append(self)
 
     def bind(self, path: Path) -> None:
@@ -56,12 +57,17 @@ class Link:
 
     def receive(self, limit: int = 1 << 30) -> Iterator[Message | InvalidMessage]:
         """Yield at most `limit` waiting messages, decoded; garbage comes as InvalidMessage, to be counted."""
-        for _ in range(limit):
+        for _ in range(self._worth(limit)):
             try:
                 parts = self.socket.recv_multipart(zmq.NOBLOCK, copy=True)
             except zmq.Again:
                 return
             yield self._checked(parts)
+
+    def _worth(self, limit: int) -> int:
+        """Return how often to ask for a message: not at all once after a poll that found none."""
+        quiet, self.quiet = self.quiet, False
+        return 0 if quiet else limit
 
     def _checked(self, parts: list[bytes]) -> Message | InvalidMessage:
         if len(parts) != 1:
@@ -93,7 +99,7 @@ class WorkServer(Link):
 
     def receive(self, limit: int = 1 << 30) -> Iterator[Message | InvalidMessage]:
         """Take the workers' statements and hand out work; yields only garbage, to be counted."""
-        for _ in range(limit):
+        for _ in range(self._worth(limit)):
             try:
                 identity, *parts = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
@@ -134,6 +140,7 @@ class Hub:
         self.links: list[Link] = []
         self._files: list[int] = []
         self._poller: zmq.Poller | None = None
+        self._polled: dict[zmq.Socket[bytes], Link] = {}
 
     def pull(self, topic: Topic, instance: str = "") -> Link:
         """Own a pipeline: everybody's messages arrive here."""
@@ -176,13 +183,15 @@ class Hub:
         """Wait for messages; return the watched descriptors that fired."""
         if self._poller is None:
             self._poller = zmq.Poller()
-            for link in self.links:
-                if link.socket.type not in (zmq.PUB, zmq.PUSH):
-                    self._poller.register(link.socket, zmq.POLLIN)
+            self._polled = {link.socket: link for link in self.links if link.socket.type not in (zmq.PUB, zmq.PUSH)}
+            for socket in self._polled:
+                self._poller.register(socket, zmq.POLLIN)
             for descriptor in self._files:
                 self._poller.register(descriptor, zmq.POLLIN)
-        events = self._poller.poll(max(0, round(timeout_s * 1000)))
-        return {item for item, _ in events if isinstance(item, int)}
+        fired = {item for item, _ in self._poller.poll(max(0, round(timeout_s * 1000)))}
+        for socket, link in self._polled.items():
+            link.quiet = socket not in fired
+        return {item for item in fired if isinstance(item, int)}
 
     def _bound(self, link: Link, instance: str) -> Link:
         link.bind(socket_path(self.directory, link.topic, instance))

@@ -35,13 +35,13 @@ class WorkPool:
         self._workers: dict[bytes, _Worker] = {}
 
     def put(self, work: Crops) -> None:
-        """Queue work; work of an earlier attempt at the same frame is forgotten."""
-        frame = work.frame
-        key = (frame.camera, frame.seq)
-        if any((p.frame.camera, p.frame.seq) == key and p.frame.attempt < frame.attempt for p in self._pending):
-            self._pending = deque(
-                p for p in self._pending if (p.frame.camera, p.frame.seq) != key or p.frame.attempt >= frame.attempt
-            )
+        """Queue work, and forget what waits on the same slot: an earlier attempt, or a frame that is closed by now.
+
+        So what waits is bounded by the rings' slots, even when nobody takes it.
+        """
+        slot = _slot(work)
+        if any(_slot(waiting) == slot for waiting in self._pending):
+            self._pending = deque(waiting for waiting in self._pending if _slot(waiting) != slot)
         self._pending.append(work)
 
     def heard(self, identity: bytes, capacity: Capacity, now_ns: int) -> None:
@@ -99,6 +99,11 @@ class WorkPool:
         """Forget workers that were not heard for `after_ns`; they are dead or will introduce themselves again."""
         for identity in [i for i, w in self._workers.items() if now_ns - w.heard_ns > after_ns]:
             del self._workers[identity]
+
+
+def _slot(work: Crops) -> tuple[str, int, int]:
+    handle = work.frame.handle
+    return handle.camera, handle.epoch, handle.slot
 
 
 def _split(work: Crops, n: int) -> tuple[Crops, Crops]:

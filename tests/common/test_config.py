@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -45,7 +46,7 @@ def refused(file=None, environment=None, flags=None):
 
 
 def test_without_anything_the_defaults_hold():
-    assert load_settings(None, {}) == choose_for_machine(Settings(), len(__import__("os").sched_getaffinity(0)))
+    assert load_settings(None, {}) == choose_for_machine(Settings(), len(os.sched_getaffinity(0)))
 
 
 def test_the_file_overrides_a_default(toml):

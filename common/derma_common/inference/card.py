@@ -97,9 +97,9 @@ def _card_from(raw: Any, path: Path) -> ModelCard:
             if key in values:
                 values[key] = tuple(str(v) for v in values[key])
         card = ModelCard(**values)
+        _check(card, path)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path} is incomplete or has a value of the wrong type: {error}") from error
-    _check(card, path)
     return card
 
 
@@ -115,6 +115,8 @@ def _check(card: ModelCard, path: Path) -> None:
         problems.append("sha256 must have 64 hex digits")
     if not (card.input.width > 0 and card.input.height > 0 and card.input.max_batch > 0):
         problems.append("input width, height and max_batch must be positive")
+    if not len(card.input.mean) == len(card.input.std) == 3:
+        problems.append("mean and std must have a number for each of red, green, blue")
     if any(not s > 0 for s in card.input.std) or not card.temperature > 0:
         problems.append("std and temperature must be positive")
     if problems:

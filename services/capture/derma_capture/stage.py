@@ -98,20 +98,21 @@ class CaptureStage:
             if poisoned and suspect.seq in self.window.held:
                 self.window.give_up(suspect.seq, "poison")
         for instance, losses in roster.losses.items():
-            if losses > self._lost.get(instance, 0) and self._answerable(instance, roster):
+            if losses > self._lost.get(instance, 0) and self._may_have_lost_ours(instance, roster):
                 self._lost[instance] = losses
                 self._resend = [s for s, h in self.window.held.items() if not h.closing]
 
-    def _answerable(self, instance: str, roster: Roster) -> bool:
+    def _may_have_lost_ours(self, instance: str, roster: Roster) -> bool:
+        """Say whether a dead instance held frames of this camera that can be sent again now."""
         match service_of(instance):
             case Service.CLASSIFIER:
-                return True
+                return True  # the detector gives its crops to others, or keeps them until there is one
             case Service.DETECTOR:
-                return instance != self._detector or instance in roster.ready
+                return instance == self._detector and instance in roster.ready
             case Service.SINK:
                 return instance in roster.ready
-            case _:
-                return True
+            case Service.CAPTURE:
+                return False
 
     def tick(self, now_ns: int) -> Iterable[Message]:
         """Ask, close, retry, and capture when there is a credit."""

@@ -1,0 +1,190 @@
+"""Recordings: the same picture for the same seq, whatever is skipped, and one clear line for what cannot be read."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from derma_common.errors import SourceError
+from derma_common.messages import Close
+from derma_common.recordings import PictureFiles, SyntheticRecording, VideoFile, open_recording, read_picture
+from derma_common.seqset import SeqSet
+from derma_common.wire import decode, encode
+
+NOTHING = SeqSet()
+
+
+def paint(level, height=48, width=64):
+    return np.full((height, width, 3), level, dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "pictures"
+    (path / "sub").mkdir(parents=True)
+    for name, level in (("a10.png", 10), ("a9.png", 9), ("b.PNG", 20), ("sub/c.png", 30)):
+        cv2.imwrite(str(path / name.lower()), paint(level))
+    (path / "b.png").rename(path / "b.PNG")
+    (path / "notes.txt").write_text("no picture")
+    return path
+
+
+@pytest.fixture
+def video(tmp_path):
+    path = tmp_path / "exam.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12.0, (64, 48))
+    for i in range(6):
+        writer.write(paint(40 * i))
+    writer.release()
+    return path
+
+
+def read(recording, skip=NOTHING):
+    return list(recording.pictures(skip))
+
+
+def test_a_folder_is_read_by_name_with_numbers_in_their_order(folder):
+    pictures = read(open_recording(str(folder)))
+    assert [(p.seq, p.origin) for p in pictures] == [(0, "a9.png"), (1, "a10.png"), (2, "b.PNG"), (3, "sub/c.png")]
+    assert [int(p.image[0, 0, 0]) for p in pictures] == [9, 10, 20, 30]
+
+
+def test_one_picture_is_a_recording(folder):
+    (picture,) = read(open_recording(str(folder / "a9.png")))
+    assert (picture.seq, picture.origin, picture.image.shape) == (0, "a9.png", (48, 64, 3))
+
+
+def test_skipped_pictures_are_left_out_and_the_others_keep_their_seq(folder):
+    assert [p.seq for p in read(open_recording(str(folder)), SeqSet([(0, 1), (3, 3)]))] == [2]
+
+
+def test_a_skip_set_is_asked_anew_for_each_picture(folder):
+    skip = SeqSet()
+    pictures = open_recording(str(folder)).pictures(skip)
+    assert next(pictures).seq == 0
+    skip.add(1, 2)
+    assert [p.seq for p in pictures] == [3]
+
+
+def test_a_bad_file_among_others_says_what_is_wrong_and_the_others_are_read(folder):
+    (folder / "a9.png").write_bytes(b"no picture")
+    (folder / "a10.png").write_bytes(b"")
+    pictures = read(open_recording(str(folder)))
+    assert [p.image is None for p in pictures] == [True, True, False, False]
+    assert "a9.png is not a picture that OpenCV can decode" in pictures[0].error
+    assert "a10.png is not a picture that OpenCV can decode" in pictures[1].error
+
+
+def test_a_bad_file_alone_is_one_line(folder):
+    (folder / "a9.png").write_bytes(b"no picture")
+    with pytest.raises(SourceError, match="is not a picture that OpenCV can decode"):
+        read(open_recording(str(folder / "a9.png")))
+
+
+def test_a_folder_without_pictures_is_one_line(tmp_path):
+    with pytest.raises(SourceError, match="holds no pictures"):
+        open_recording(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "name", [b"\xff\xfe.png", "1²2.png".encode(), "٣.png".encode(), b" .png"], ids=["bytes", "superscript", "digit", "space"]
+)
+def test_any_file_name_becomes_an_origin_that_can_be_sent(folder, name):
+    with open(os.path.join(os.fsencode(folder), name), "wb") as file:
+        file.write((folder / "a9.png").read_bytes())
+    origins = [p.origin for p in read(open_recording(str(folder)))]
+    assert len(origins) == 5
+    for origin in origins:
+        message = Close("cam0", ((0, 0),), "unreadable", origin)
+        assert decode(encode(message)) == message
+
+
+def giant_png(width, height):
+    """Return a PNG of a few bytes that announces a huge picture."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(1 << 20, 1 << 20), (60_000, 60_000), (1 << 31, 1)])
+def test_a_small_file_that_announces_a_huge_picture_is_one_line(tmp_path, size):
+    (tmp_path / "bomb.png").write_bytes(giant_png(*size))
+    with pytest.raises(SourceError):
+        read_picture(tmp_path / "bomb.png")
+
+
+def test_a_video_is_read_frame_by_frame(video):
+    pictures = read(open_recording(str(video)))
+    assert [(p.seq, p.origin) for p in pictures] == [(i, "") for i in range(6)]
+    assert [round(float(p.image.mean()) / 40) for p in pictures] == list(range(6))
+
+
+def test_a_video_read_again_without_some_frames_gives_the_same_pictures(video):
+    recording = open_recording(str(video))
+    everything = {p.seq: p.image for p in read(recording)}
+    rest = read(recording, SeqSet([(0, 1), (3, 3)]))
+    assert [p.seq for p in rest] == [2, 4, 5]
+    for picture in rest:
+        np.testing.assert_array_equal(picture.image, everything[picture.seq])
+
+
+def test_a_video_knows_its_pace(video):
+    assert VideoFile(video).fps == pytest.approx(12)
+
+
+def test_an_empty_video_is_one_line(tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(SourceError, match=r"is empty \(0 bytes\)"):
+        open_recording(str(tmp_path / "empty.mp4"))
+
+
+def test_a_file_that_is_no_video_is_one_line(tmp_path):
+    (tmp_path / "exam.mp4").write_bytes(b"no video" * 100)
+    with pytest.raises(SourceError, match="is not a video"):
+        open_recording(str(tmp_path / "exam.mp4"))
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(SourceError, match="there is no file or folder"):
+        open_recording(str(tmp_path / "none.mp4"))
+
+
+def test_a_drawn_recording_is_the_same_again_and_known_by_its_seed():
+    one = open_recording("synthetic://?frames=3&seed=4&width=64&height=64")
+    assert isinstance(one, SyntheticRecording)
+    again = open_recording("synthetic://?frames=3&seed=4&width=64&height=64")
+    other = open_recording("synthetic://?frames=3&seed=5&width=64&height=64")
+    first = [p.image for p in read(one)]
+    assert len(first) == 3
+    np.testing.assert_array_equal(first, [p.image for p in read(again)])
+    assert any((a != p.image).any() for a, p in zip(first, read(other), strict=True))
+
+
+def test_a_drawn_recording_without_some_frames_gives_the_same_pictures():
+    recording = open_recording("synthetic://?frames=4&seed=4&width=64&height=64")
+    everything = {p.seq: p.image for p in read(recording)}
+    (picture,) = read(recording, SeqSet([(0, 1), (3, 3)]))
+    np.testing.assert_array_equal(picture.image, everything[2])
+
+
+def test_a_picture_turned_by_its_camera_is_turned_upright(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.jpg"), paint(9, 48, 64))
+    plain = (tmp_path / "a.jpg").read_bytes()
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    turned = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
+    (tmp_path / "a.jpg").write_bytes(turned)
+    assert read_picture(tmp_path / "a.jpg").shape == (64, 48, 3)
+
+
+def test_a_folder_of_one_picture_is_read_as_a_folder(tmp_path):
+    cv2.imwrite(str(tmp_path / "only.png"), paint(5))
+    assert isinstance(open_recording(str(tmp_path)), PictureFiles)
+    assert [p.origin for p in read(open_recording(str(tmp_path)))] == ["only.png"]

@@ -44,7 +44,7 @@ class RunDir:
             ) from error
         self._lock = _lock(self.path)
         if self._lock < 0:
-            raise ResourceError(f"a run is already up here ({self.path}); see `derma ps`, end it with `derma down`")
+            raise already_up(self.path)
         _empty(self.path)
         return self
 
@@ -57,6 +57,11 @@ class RunDir:
     def bytes_left(self) -> int:
         """Return how much shared memory rings and heartbeats still take."""
         return sum(f.stat().st_blocks * 512 for f in self.path.glob("ring-*"))
+
+
+def already_up(path: Path) -> ResourceError:
+    """Return the error of whoever finds a run where it wants to start one."""
+    return ResourceError(f"a run is already up here ({path}); see `derma ps`, end it with `derma down`")
 
 
 def is_alive(path: Path) -> bool:

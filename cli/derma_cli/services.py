@@ -43,6 +43,9 @@ def down(config: ConfigFile = None, data_dir: DataDir = None) -> None:
     if remove_dead(run_dir):
         print("the run was dead; its shared memory is removed", file=sys.stderr)
         return
+    if not is_alive(run_dir):
+        print(f"no run is up for {settings.data_dir}", file=sys.stderr)
+        return
     ask(settings, Command("down"))
     deadline = time.monotonic() + DOWN_WITHIN_S
     while is_alive(run_dir):
@@ -58,7 +61,8 @@ def ps(as_json: AsJson = False, config: ConfigFile = None, data_dir: DataDir = N
         print(json.dumps([asdict(s) for s in reply.services]))
         return
     print(
-        f"{'instance':<20}{'state':<10}{'pid':>8}{'restarts':>10}{'uptime s':>10}{'beat s':>8}{'handled':>9}{'metrics':>9}"
+        f"{'instance':<20}{'state':<10}{'pid':>8}{'restarts':>10}{'uptime s':>10}{'beat s':>8}"
+        f"{'handled':>9}{'metrics':>9}"
     )
     for s in reply.services:
         print(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from derma_cli.process import Process
 from derma_common.config import RunPlan, Settings
-from derma_common.errors import RunError, UserError
+from derma_common.errors import RunError, error_of
 from derma_common.messages import Command, Reply, Roster, ServiceState, Suspect
 from derma_common.topology import CONTROL, ROLES, ROSTER, Service, detector_of, instance_name
 from derma_common.transport import Hub, answer
@@ -126,7 +126,7 @@ class Supervisor:
         if status == 0 and ROLES[process.service].ends_by_itself:
             self.ended.add(process.instance)
             return
-        mendable = {cls.exit_code: cls for cls in UserError.__subclasses__()}.get(status)
+        mendable = error_of(status)
         if mendable is not None:  # to start it again would not help
             raise mendable(process.last_words() or f"{process.instance} ended with status {status}")
         self.losses[process.instance] += 1

@@ -46,7 +46,8 @@ class Agreement:
         """Return it for a person."""
         return (
             f"against the ground truth (IoU ≥ {IOU}): recall {self.recall:.3f}, precision {self.precision:.3f} over "
-            f"{self.true_boxes} true boxes in {self.frames} frames; {self.lesions_found} of {self.lesions} lesions found"
+            f"{self.true_boxes} true boxes in {self.frames} frames; "
+            f"{self.lesions_found} of {self.lesions} lesions found"
         )
 
 

@@ -18,12 +18,12 @@ import typer
 
 from derma_cli.options import AsJson, ConfigFile, DataDir, parse_assignments, resolve
 from derma_cli.progress import Progress
-from derma_cli.rundir import RunDir, is_alive, remove_dead, run_dir_of
+from derma_cli.rundir import RunDir, already_up, is_alive, remove_dead, run_dir_of
 from derma_cli.summary import Flow, Summary, add_flows, summarise
 from derma_cli.supervisor import Supervisor
 from derma_common.addresses import camera_of, is_live
 from derma_common.config import CAMERA_NAME, Camera, RunPlan, Settings, write_plan
-from derma_common.errors import ConfigError, RunError, SourceError
+from derma_common.errors import ConfigError, RunError, SourceError, error_of
 from derma_common.heartbeat import read_beat
 from derma_common.inference.card import read_card, verified_file
 from derma_common.messages import Command
@@ -192,7 +192,8 @@ def _final_flow(plan: RunPlan) -> Flow:
 def _detach(settings: Settings) -> None:
     """Start the same command in the background and wait until its services are at work."""
     run_dir = run_dir_of(settings)
-    remove_dead(run_dir)
+    if not remove_dead(run_dir) and is_alive(run_dir):
+        raise already_up(run_dir)
     arguments = [a for a in sys.argv[1:] if a not in ("-d", "--detach")]
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     log_file = settings.data_dir / "up.log"
@@ -208,7 +209,9 @@ def _detach(settings: Settings) -> None:
             if child.returncode == 0:
                 print(text)
                 return
-            raise RunError((text.splitlines() or ["derma up ended"])[-1].removeprefix("derma: "))
+            raise (error_of(child.returncode) or RunError)(
+                (text.splitlines() or ["it ended"])[-1].removeprefix("derma: ")
+            )
         if is_alive(run_dir) and _all_ready(run_dir):
             print(f"up (pid {child.pid}); see `derma ps`, `derma logs -f`, end with `derma down`", file=sys.stderr)
             return

@@ -55,6 +55,11 @@ class RunError(UserError):
     exit_code = 6
 
 
+def error_of(exit_code: int) -> type[UserError] | None:
+    """Return the class of error that a process with this exit status reported, None for a crash."""
+    return next((cls for cls in UserError.__subclasses__() if cls.exit_code == exit_code), None)
+
+
 class InvalidMessage(DermaError):
     """A message that does not follow the wire format."""
 

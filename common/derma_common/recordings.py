@@ -113,7 +113,9 @@ class PictureFiles:
             if seq in skip:
                 continue
             # a name that is no UTF-8 is shown as well as it can be: it goes into messages and the database
-            origin = os.fsencode(file.relative_to(self.path) if file != self.path else file.name).decode(errors="replace")
+            origin = os.fsencode(file.relative_to(self.path) if file != self.path else file.name).decode(
+                errors="replace"
+            )
             try:
                 yield Picture(seq, origin, read_picture(file))
             except SourceError as error:

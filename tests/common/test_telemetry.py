@@ -39,7 +39,8 @@ def families(metrics):
 
 
 def samples(metrics, name):
-    return {tuple(s.labels.values()): s.value for f in families(metrics) for s in f.samples if s.name == name}
+    """Return label values, in the order of the labels' names → value."""
+    return {tuple(v for _, v in sorted(s.labels.items())): s.value for f in families(metrics) for s in f.samples if s.name == name}
 
 
 def test_every_metric_is_named_derma_with_its_unit_in_the_name_and_explained(metrics):
@@ -70,14 +71,14 @@ def test_the_flow_of_a_camera_is_one_snapshot():
     before = len(calls)
     terms = samples(metrics, "derma_frames")
     assert len(calls) == before + 1
-    captured = terms.pop(("cam0", "captured", ""))
+    captured = terms.pop(("cam0", "", "captured"))
     assert captured == sum(terms.values())
 
 
 def test_the_flow_has_all_its_terms(metrics):
     assert samples(metrics, "derma_frames") == {
-        ("cam0", "captured", ""): 10, ("cam0", "delivered", ""): 5, ("cam0", "in_flight", ""): 2,
-        ("cam0", "dropped", "busy"): 2, ("cam0", "dropped", "deadline"): 1,
+        ("cam0", "", "captured"): 10, ("cam0", "", "delivered"): 5, ("cam0", "", "in_flight"): 2,
+        ("cam0", "busy", "dropped"): 2, ("cam0", "deadline", "dropped"): 1,
     }  # fmt: skip
     assert samples(metrics, "derma_ring_slots") == {("cam0", "free"): 1, ("cam0", "held"): 2}
     assert samples(metrics, "derma_picture_age_seconds") == {("cam0",): 0.25}

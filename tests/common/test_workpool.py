@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from derma_common.messages import Capacity
 from derma_common.workpool import WorkPool
-from support.builders import crops, frame
+from support.builders import crops, frame, handle
 
 SILENT_NS = 1000
 OWNER = "detector.0"
@@ -203,3 +203,11 @@ class Pool(RuleBasedStateMachine):
 
 TestPool = Pool.TestCase
 TestPool.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+
+
+def test_work_whose_slot_holds_a_newer_frame_is_forgotten():
+    pool = WorkPool(OWNER, SILENT_NS)
+    pool.put(crops(frame(seq=1, handle=handle(slot=3))))
+    pool.put(crops(frame(seq=9, handle=handle(slot=3, generation=4))))
+    pool.heard(b"a", capacity(100), 0)
+    assert [w.frame.seq for _, w in taken(pool)] == [9]

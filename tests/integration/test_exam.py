@@ -126,3 +126,23 @@ def test_a_file_that_is_no_video_ends_the_run_with_its_own_line(place: Place, tm
     done = derma("up", str(liar), *place.models, **place.dirs)
     assert done.returncode != 0 and "is not a video that FFmpeg can open" in done.stderr.splitlines()[-1]
     assert list(place.shm_dir.rglob("ring-*")) == []
+
+
+def test_a_detached_run_is_seen_by_ps_followed_by_logs_and_ended_by_down(place: Place) -> None:
+    started = derma("up", "-d", "synthetic://?frames=0&fps=15&width=320&height=240", *place.models, **place.dirs)
+    assert started.returncode == 0, started.stderr
+    services = json.loads(derma("ps", "--json", **place.dirs).stdout)
+    assert {s["instance"] for s in services} == {"sink.0", "detector.0", "classifier.0", "capture.cam0"}
+    assert all(s["state"] == "ready" for s in services)
+    assert "ready" in derma("logs", "detector", **place.dirs).stdout
+    again = derma("up", "-d", SMALL, *place.models, **place.dirs)
+    assert again.returncode == 5 and "a run is already up here" in again.stderr
+    assert derma("down", **place.dirs).returncode == 0
+    assert derma("ps", **place.dirs).returncode == 5
+    assert derma("down", **place.dirs).returncode == 0, "to end what is not up is no error"
+    assert [p for p in place.shm_dir.rglob("*") if p.is_file()] == []
+
+
+def test_a_detached_run_that_cannot_start_says_why(place: Place) -> None:
+    done = derma("up", "-d", "synthetic://?frames=5", "--set", "run.shm_dir=/proc", *place.models, **place.dirs)
+    assert done.returncode == 5 and "cannot make the run directory" in done.stderr

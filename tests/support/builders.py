@@ -15,7 +15,7 @@ def handle(camera: str = "cam0", slot: int = 0, generation: int = 2, height: int
 
 def frame(seq: int = 0, attempt: int = 0, camera: str = "cam0", **changes: Any) -> Frame:
     values: dict[str, Any] = {
-        "handle": handle(camera), "captured_ns": 1000, "wall_ns": 5, "origin": "", "capture_wait_ns": 1,
+        "handle": handle(camera, slot=seq), "captured_ns": 1000, "wall_ns": 5, "origin": "", "capture_wait_ns": 1,
         "capture_service_ns": 2, "sent_ns": 1010,
     }  # fmt: skip
     return Frame(camera=camera, seq=seq, attempt=attempt, **(values | changes))

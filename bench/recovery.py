@@ -8,7 +8,8 @@ order. For each kill, from the kill on:
 
 ready    until `derma ps` shows a new process of this instance at work (asked every 20 ms)
 durable  until the next frame's findings were durable; frames that had passed the killed stage come soon after the kill
-stall    the end of the longest pause between two durable frames that began before it was ready again
+stall    the end of the longest pause between two durable frames that began before it was ready again; for capture
+         that includes about half a second in which the synthetic source draws its scene anew
 
 At the end the run is asked to finish what is in flight; then every frame that was captured must have been delivered
 once, with none left out, and shared memory must be empty: `whole` and the exit status say so.
@@ -31,10 +32,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from derma_common.topology import service_of
 from runs import Run, fake_models, up, wait_for
 
+from derma_common.topology import service_of
+
 SOURCE = "synthetic://?frames=1000000&seed=1"
+DURABLE_NS = "SELECT f.captured_ns + t.end_to_end_ns FROM frames f JOIN timings t USING (run, camera, seq)"
 FIGURES = ("ready", "durable", "stall")
 
 

@@ -63,14 +63,14 @@ def _make(directory: Path, spec: InputSpec, behaviour: dict[str, Any], card: dic
 class Run:
     """A `derma up --json` in a child process."""
 
-    def __init__(self, process: subprocess.Popen[str], settings: Settings, shm_dir: Path) -> None:
-        self.process, self.settings, self._shm_dir = process, settings, shm_dir
+    def __init__(self, process: subprocess.Popen[str], settings: Settings, shm_dir: Path, errors: Path) -> None:
+        self.process, self.settings = process, settings
+        self._shm_dir, self._errors = shm_dir, errors
         self.run_dir = run_dir_of(settings)
 
     def services(self) -> dict[str, ServiceState]:
         """Return what `derma ps` shows, by instance; empty when no run is up."""
-        if self.process.poll() is not None:
-            raise RuntimeError(f"derma up ended with status {self.process.returncode}")
+        self._check_ended(self.process.poll())
         reply = request(self.run_dir, CONTROL, Command("ps"), 2.0) if is_alive(self.run_dir) else None
         return {s.instance: s for s in reply.services} if reply else {}
 
@@ -85,8 +85,13 @@ class Run:
             self.process.send_signal(signal.SIGINT)
         out, _ = self.process.communicate(timeout=600)
         if self.process.returncode:
-            raise RuntimeError(f"derma up ended with status {self.process.returncode}")
+            self._check_ended(self.process.returncode)
         return dict(json.loads(out.splitlines()[-1]))
+
+    def _check_ended(self, status: int | None) -> None:
+        if status is not None:
+            last = self._errors.read_text(errors="replace").strip().rpartition("\n")[2]
+            raise RuntimeError(f"derma up ended with status {status}: {last}")
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Ask the database, read-only."""
@@ -106,12 +111,14 @@ def up(directory: Path, *arguments: str) -> Iterator[Run]:
     """Start `derma up` with data in `directory` and rings in a directory of its own; it is gone afterwards."""
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="derma-bench-") as shm_dir:
         places = {"DERMA_RUN_DATA_DIR": str(directory / "data"), "DERMA_RUN_SHM_DIR": shm_dir}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "derma_cli", "up", "--json", *arguments], stdout=subprocess.PIPE, text=True,
-            stderr=subprocess.DEVNULL, env=os.environ | places,
-        )  # fmt: skip
+        errors = directory / "up.err"
+        with errors.open("w") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "derma_cli", "up", "--json", *arguments], stdout=subprocess.PIPE, text=True,
+                stderr=stream, env=os.environ | places,
+            )  # fmt: skip
         try:
-            yield Run(process, load_settings(None, os.environ | places), Path(shm_dir))
+            yield Run(process, load_settings(None, os.environ | places), Path(shm_dir), errors)
         finally:
             process.kill()
             process.communicate()

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.models import fake_classifier, fake_detector
 
 from derma_common.heartbeat import Heartbeat
 from derma_common.transport import Hub
-from support.models import fake_classifier, fake_detector
 
 _SUPPRESSED = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 settings.register_profile("quick", deadline=None, max_examples=40, suppress_health_check=_SUPPRESSED)

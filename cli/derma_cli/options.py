@@ -41,7 +41,10 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         if not found or "." not in key:
             raise ConfigError(f"--set {text}: write section.key=value, such as detector.threads=2")
         try:
-            flags[key.strip()] = tomllib.loads(f"v = {value}")["v"]
+            read = tomllib.loads(f"v = {value}")
         except tomllib.TOMLDecodeError:
-            flags[key.strip()] = value
+            read = {"v": value}
+        if set(read) != {"v"}:
+            raise ConfigError(f"--set {text!r}: write one setting at a time")
+        flags[key.strip()] = read["v"]
     return flags

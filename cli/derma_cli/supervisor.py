@@ -6,7 +6,6 @@ commands. Nothing here blocks longer than a turn, and nothing decides by anythin
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -14,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from derma_cli.endpoints import Endpoints
 from derma_cli.process import Process
 from derma_common.config import RunPlan, Settings
 from derma_common.errors import RunError, error_of
@@ -24,7 +24,6 @@ from derma_common.transport import Hub, answer
 log = logging.getLogger(__name__)
 TURN_S = 0.05
 ROSTER_EVERY_S = 0.25
-TARGETS_FILE = "prometheus-targets.json"
 MAX_CLASSIFIERS = 64
 # a classifier leaves when its detectors have confirmed that, so those go after it
 STOP_ORDER = ((Service.CAPTURE,), (Service.CLASSIFIER,), (Service.DETECTOR, Service.SINK))
@@ -47,6 +46,7 @@ class Supervisor:
         self.hub = Hub(self._run_dir)
         self._roster_link = self.hub.publish(ROSTER)
         self._control = self.hub.serve_requests(CONTROL)
+        self._endpoints = Endpoints(self.settings)
         self.processes: dict[str, Process] = {}
         self.classifiers = self.settings.classifier.workers
         self.ended: set[str] = set()  # captures that reached their end
@@ -54,7 +54,6 @@ class Supervisor:
         self.restarts: Counter[str] = Counter()
         self._deaths: Counter[tuple[str, int]] = Counter()
         self._roster_at = 0.0
-        self._targets = ""
         self.asked_down = False
         self._finishing = False
         self.stopping = False
@@ -81,7 +80,7 @@ class Supervisor:
             self._ensure_running(now)
         if now - self._roster_at >= ROSTER_EVERY_S:
             self._publish_roster(now)
-        self._write_targets()
+        self._endpoints.show(self.desired(), self.processes.values(), self.restarts, self.losses)
 
     def _ensure_running(self, now: float) -> None:
         desired = self.desired()
@@ -155,24 +154,6 @@ class Supervisor:
     def _publish_roster(self, now: float) -> None:
         self._roster_at = now
         self._roster_link.send(self.roster())
-
-    def _write_targets(self) -> None:
-        """Write Prometheus' file_sd list of the endpoints that are up."""
-        groups = [
-            {
-                "targets": [f"{self.settings.metrics.address}:{p.last_beat.metrics_port}"],
-                "labels": {"service": p.service.value, "instance_name": p.instance},
-            }
-            for p in self.processes.values()
-            if p.ready and p.last_beat is not None and p.last_beat.metrics_port
-        ]
-        text = json.dumps(groups, indent=1)
-        if text != self._targets:
-            path = self.settings.data_dir / TARGETS_FILE
-            draft = path.with_suffix(".part")
-            draft.write_text(text, encoding="utf-8")
-            draft.replace(path)
-            self._targets = text
 
     # -- commands -----------------------------------------------------------------------------------------
 
@@ -249,6 +230,7 @@ class Supervisor:
             process.kill()
         for process in self.processes.values():
             process.wait(5.0)
+        self._endpoints.close()
         self.hub.close()
         os.close(self._alive_end)
         os.close(self._alive_fd)

@@ -77,10 +77,15 @@ def _rows(boxes: list[Any]) -> Any:
     return np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
 
 
+def _box(numbers: list[Any]) -> list[float]:
+    x1, y1, x2, y2 = (float(v) for v in numbers)
+    return [x1, y1, x2, y2]
+
+
 def _read_truth(path: Path) -> dict[int, list[tuple[str, list[float]]]]:
     try:
         frames = json.loads(path.read_text(encoding="utf-8"))["frames"]
-        return {int(f["seq"]): [(str(x["id"]), x["box"]) for x in f["lesions"]] for f in frames}
+        return {int(f["seq"]): [(str(x["id"]), _box(x["box"])) for x in f["lesions"]] for f in frames}
     except FileNotFoundError:
         raise SourceError(f"there is no ground truth {path}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -95,7 +95,6 @@ def _seat(arguments: argparse.Namespace, plan: RunPlan, stop: Stop, closing: Exi
     heartbeat = Heartbeat(arguments.run_dir, arguments.instance, arguments.incarnation)
     closing.callback(heartbeat.close)
     metrics = Metrics(arguments.instance)
-    metrics.restarts.set(arguments.incarnation)
     hub = Hub(arguments.run_dir)
     closing.callback(hub.close)
     if plan.settings.metrics.enabled:

@@ -109,7 +109,6 @@ class StageHost:
 
     def _beat(self) -> None:
         self._heartbeat.beat()
-        self._metrics.heartbeat.set(time.monotonic())
 
     def _handle(self, message: Message) -> None:
         stamp = _stamp(message)

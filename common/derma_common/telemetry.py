@@ -1,23 +1,32 @@
 """Every metric of derma, declared once with its type and meaning, and the process's /metrics endpoint.
 
-Labels come from closed lists: service instance, configured camera alias, outcome, reason. Nothing of a
-subject, no URL, no pid. One port per process on the loopback; the supervisor writes the list of targets.
+Labels come from closed lists (`LABELS`): nothing of a subject, no URL, no pid. One port per process on the loopback;
+the supervisor writes the list of targets and adds the labels `service` and `instance`, so metrics repeat neither.
+`python -m derma_common.telemetry > docs/metrics.md` writes the page of the contract.
 """
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+import prometheus_client as prometheus
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
 
-OBJECTIVE_S = 0.25  # the end-to-end objective is a bucket edge
-BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, OBJECTIVE_S, 0.5, 1.0, 2.5, 5.0, 10.0)
+from derma_common.contract import BUCKETS, CAMERA_STATES, CONTRACT, OBJECTIVE_S, PARTS, REASONS, page
+
+__all__ = ["BUCKETS", "OBJECTIVE_S", "Conservation", "Metrics", "Sample", "SinkMetrics", "SupervisorMetrics", "samples"]
+
+prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series of every counter
+Row = tuple[str, tuple[str, ...], float]  # metric, values of its labels, value
+_SPECS = {spec.name: spec for spec in CONTRACT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +41,10 @@ class Conservation:
     slots: int = 0
     slots_free: int = 0
     picture_age_s: float = 0.0
+    credits: int = 0
+    state: str = "reading"  # one of CAMERA_STATES
+    live: bool = False
+    picture_ns: int = 0  # when a live source last gave a picture
 
     @property
     def holds(self) -> bool:
@@ -39,88 +52,129 @@ class Conservation:
         return self.captured == self.delivered + sum(self.dropped.values()) + self.in_flight
 
 
-class Metrics:
-    """The metrics of one process."""
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """What the supervisor knows of one process."""
 
-    def __init__(self, instance: str) -> None:
-        registry = CollectorRegistry()
-        self.registry = registry
-        stage = instance.split(".", 1)[0]
-        labels, values = ("stage", "instance_name"), (stage, instance)
-        self.wait = Histogram(
-            "derma_stage_wait_seconds", "Time between the sending of a message and the start of work on it.",
-            labels, registry=registry, buckets=BUCKETS,
-        ).labels(*values)  # fmt: skip
-        self.service = Histogram(
-            "derma_stage_service_seconds", "Time of the work of a stage on one message.",
-            labels, registry=registry, buckets=BUCKETS,
-        ).labels(*values)  # fmt: skip
-        self.invalid = Counter(
-            "derma_invalid_messages_total", "Messages that did not follow the wire format and were thrown away.",
-            labels, registry=registry,
-        ).labels(*values)  # fmt: skip
-        self.stale = Counter(
-            "derma_stale_handles_total", "Pictures that were gone or overwritten when they were to be read.",
-            labels, registry=registry,
-        ).labels(*values)  # fmt: skip
-        self.heartbeat = Gauge(
-            "derma_heartbeat_monotonic_seconds", "CLOCK_MONOTONIC of the work loop's last turn.",
-            labels, registry=registry,
-        ).labels(*values)  # fmt: skip
-        self.restarts = Gauge(
-            "derma_restarts",
-            "How often this instance was started again in this run.",
-            labels,
-            registry=registry,
-        ).labels(*values)
+    worker: str
+    ready: bool
+    restarts: int
+    losses: int
+    beat_ns: int
 
-    def sink_only(self) -> SinkMetrics:
-        """Declare what only the sink measures."""
-        return SinkMetrics(self.registry)
 
-    def classifier_only(self, room: int, instance: str) -> None:
-        """Declare a classifier's capacity in crops."""
-        Gauge(
-            "derma_worker_room_crops", "Crops that may be outstanding at this worker.",
-            ("instance_name",), registry=self.registry,
-        ).labels(instance).set(room)  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value of a scrape."""
 
-    def detector_only(self, pending: Callable[[], int]) -> None:
-        """Declare how many crops wait for a classifier."""
-        Gauge(
-            "derma_pending_crops", "Crops that wait for a classifier with room.", registry=self.registry
-        ).set_function(pending)
+    name: str
+    labels: dict[str, str]
+    value: float
 
-    def conservation(self, snapshot: Callable[[], Conservation]) -> None:
-        """Export a camera's flow terms from one snapshot per scrape."""
-        self.registry.register(_FlowCollector(snapshot))
 
-    def model(self, name: str, sha256: str, runner: str) -> None:
-        """Export which network file this process serves."""
-        self.registry.register(_ModelCollector(name, sha256, runner))
+def samples(text: str) -> list[Sample]:
+    """Parse a scrape. Raises ValueError for what is none."""
+    return [Sample(s.name, s.labels, s.value) for f in text_string_to_metric_families(text) for s in f.samples]
+
+
+class _Endpoint:
+    """A process's registry with what every process exports, and its server."""
+
+    def __init__(self) -> None:
+        self.registry = prometheus.CollectorRegistry()
+        prometheus.ProcessCollector(namespace="derma", registry=self.registry)
+
+    def read(self, rows: Callable[[], Iterable[Row]]) -> None:
+        """Export what one call of `rows` returns, at every scrape; it runs in the server's thread."""
+        self.registry.register(_Reading(rows))
+
+    def counter(self, name: str) -> prometheus.Counter:
+        """Make a counter of the contract."""
+        return prometheus.Counter(*_declared(name), registry=self.registry)
+
+    def histogram(self, name: str) -> prometheus.Histogram:
+        """Make a histogram of the contract."""
+        return prometheus.Histogram(*_declared(name), registry=self.registry, buckets=BUCKETS)
 
     def serve(self, address: str, port: int = 0) -> MetricsServer:
         """Serve /metrics; port 0 takes a free one."""
-        server, thread = start_http_server(port, addr=address, registry=self.registry)
+        server, thread = prometheus.start_http_server(port, addr=address, registry=self.registry)
         return MetricsServer(server, thread)
+
+
+class Metrics(_Endpoint):
+    """The metrics of one service process."""
+
+    def __init__(self, instance: str) -> None:
+        super().__init__()
+        stage = instance.split(".", 1)[0]
+        self.wait = self.histogram("derma_stage_wait_seconds").labels(stage)
+        self.service = self.histogram("derma_stage_service_seconds").labels(stage)
+        self.invalid = self.counter("derma_invalid_messages_total").labels(stage)
+        self.stale = self.counter("derma_stale_handles_total").labels(stage)
+
+    def sink_only(self, cameras: Iterable[str] = (), places: Mapping[str, Path] | None = None) -> SinkMetrics:
+        """Declare what only the sink measures; `places` maps storage places to folders whose room is watched."""
+        if places:
+            self.read(lambda: _storage(places))
+        return SinkMetrics(self, cameras)
+
+    def classifier_only(self, room: int) -> None:
+        """Declare a classifier's capacity in crops."""
+        self.read(lambda: [("derma_worker_room_crops", (), room)])
+
+    def detector_only(self, work: Callable[[], tuple[int, int, int]]) -> None:
+        """Declare the crops that wait, those that workers hold, and the room that workers offer in all."""
+        names = ("derma_pending_crops", "derma_outstanding_crops", "derma_offered_room_crops")
+        self.read(lambda: [(name, (), n) for name, n in zip(names, work(), strict=True)])
+
+    def conservation(self, snapshot: Callable[[], Conservation]) -> None:
+        """Export a camera's flow terms from one snapshot per scrape."""
+        self.read(lambda: _flow(snapshot(), time.monotonic_ns()))
+
+    def model(self, name: str, sha256: str, runner: str) -> None:
+        """Export which network file this process serves."""
+        self.read(lambda: [("derma_model_info", (name, sha256, runner), 1)])
 
 
 class SinkMetrics:
     """What only the sink measures: whole frames."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.frame_latency = Histogram(
-            "derma_frame_latency_seconds", "End to end: picture captured to finding durable.",
-            ("camera",), registry=registry, buckets=BUCKETS,
-        )  # fmt: skip
-        self.findings = Counter("derma_findings_total", "Findings made durable.", ("camera",), registry=registry)
-        self.outcomes = Counter(
-            "derma_frame_outcomes_total", "Frames given their outcome.", ("camera", "outcome", "reason"),
-            registry=registry,
-        )  # fmt: skip
-        self.commit = Histogram(
-            "derma_commit_seconds", "Time of one database commit.", registry=registry, buckets=BUCKETS
-        )
+    def __init__(self, endpoint: _Endpoint, cameras: Iterable[str] = ()) -> None:
+        self.frame_latency = endpoint.histogram("derma_frame_latency_seconds")
+        self.findings = endpoint.counter("derma_findings_total")
+        self.outcomes = endpoint.counter("derma_frame_outcomes_total")
+        self.commit = endpoint.histogram("derma_commit_seconds")
+        spent = endpoint.counter("derma_frame_stage_seconds_total")
+        self._spent = [spent.labels(stage, part) for stage, part in PARTS]
+        for camera in cameras:  # a counter that appears at 1 hides its first event from rate()
+            self.frame_latency.labels(camera)
+            self.findings.labels(camera)
+            self.outcomes.labels(camera, "delivered", "")
+            for reason in REASONS:
+                self.outcomes.labels(camera, "dropped", reason)
+
+    def outcome(self, camera: str, outcome: str, reason: str) -> None:
+        """Count a frame's outcome."""
+        known = not reason or reason in REASONS
+        self.outcomes.labels(camera, outcome, reason if known else "other").inc()
+
+    def spent(self, parts_ns: Iterable[int | None]) -> None:
+        """Add up where a frame spent its time; the order is that of PARTS."""
+        for counter, ns in zip(self._spent, parts_ns, strict=True):
+            counter.inc(max(0, ns or 0) / 1e9)
+
+
+class SupervisorMetrics(_Endpoint):
+    """What is best known where processes are started and watched."""
+
+    def __init__(
+        self, version: str, wanted: Callable[[], Mapping[str, int]], seen: Callable[[], Iterable[WorkerState]]
+    ) -> None:
+        """`wanted` maps stages to the workers that should run; `seen` returns a snapshot, from any thread."""
+        super().__init__()
+        self.read(lambda: [("derma_build_info", (version,), 1)])
+        self.read(lambda: _workers(wanted(), list(seen()), time.monotonic_ns()))
 
 
 class MetricsServer:
@@ -137,36 +191,59 @@ class MetricsServer:
         self._thread.join(timeout=2)
 
 
-class _FlowCollector:
-    def __init__(self, snapshot: Callable[[], Conservation]) -> None:
-        self._snapshot = snapshot
+class _Reading:
+    """Rows of one call as metric families: what is scraped together was true together."""
+
+    def __init__(self, rows: Callable[[], Iterable[Row]]) -> None:
+        self._rows = rows
 
     def collect(self) -> Iterator[Metric]:
-        now = self._snapshot()
-        frames = GaugeMetricFamily(
-            "derma_frames",
-            "Frames of a camera by state, one snapshot: captured = delivered + dropped (all reasons) + in_flight.",
-            labels=("camera", "state", "reason"),
-        )
-        terms: list[tuple[str, str, int]] = [
-            ("captured", "", now.captured), ("delivered", "", now.delivered), ("in_flight", "", now.in_flight),
-        ]  # fmt: skip
-        terms += [("dropped", reason, n) for reason, n in now.dropped.items()]
-        for state, reason, n in terms:
-            frames.add_metric((now.camera, state, reason), n)
-        yield frames
-        slots = GaugeMetricFamily("derma_ring_slots", "Slots of a camera's ring.", labels=("camera", "state"))
-        slots.add_metric((now.camera, "free"), now.slots_free)
-        slots.add_metric((now.camera, "held"), now.slots - now.slots_free)
-        yield slots
-        age = GaugeMetricFamily("derma_picture_age_seconds", "Age of the oldest frame in flight.", labels=("camera",))
-        age.add_metric((now.camera,), now.picture_age_s)
-        yield age
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for name, values, number in self._rows():
+            if name not in families:
+                kind = CounterMetricFamily if _SPECS[name].kind == "counter" else GaugeMetricFamily
+                families[name] = kind(name, _SPECS[name].meaning, labels=_SPECS[name].labels)
+            families[name].add_metric(values, number)
+        yield from families.values()
 
 
-class _ModelCollector:
-    def __init__(self, name: str, sha256: str, runner: str) -> None:
-        self._labels: dict[str, Any] = {"name": name, "sha256": sha256, "runner": runner}
+def _declared(name: str) -> tuple[str, str, tuple[str, ...]]:
+    return name, _SPECS[name].meaning, _SPECS[name].labels
 
-    def collect(self) -> Iterator[Metric]:
-        yield InfoMetricFamily("derma_model", "The network file that this process serves.", value=self._labels)
+
+def _flow(now: Conservation, now_ns: int) -> Iterator[Row]:
+    camera = now.camera
+    states = {"captured": now.captured, "delivered": now.delivered, "in_flight": now.in_flight}
+    yield from (("derma_frames", (camera, state, ""), n) for state, n in states.items())
+    yield from (("derma_frames", (camera, "dropped", reason), n) for reason, n in now.dropped.items())
+    yield "derma_credits", (camera,), now.credits
+    yield "derma_ring_slots", (camera, "free"), now.slots_free
+    yield "derma_ring_slots", (camera, "held"), now.slots - now.slots_free
+    yield "derma_picture_age_seconds", (camera,), now.picture_age_s
+    yield "derma_camera_live", (camera,), now.live
+    yield from (("derma_camera_state", (camera, state), state == now.state) for state in CAMERA_STATES)
+    if now.live and now.picture_ns:
+        yield "derma_camera_silence_seconds", (camera,), max(0, now_ns - now.picture_ns) / 1e9
+
+
+def _workers(wanted: Mapping[str, int], seen: list[WorkerState], now_ns: int) -> Iterator[Row]:
+    for stage, n in wanted.items():
+        yield "derma_workers", (stage, "wanted"), n
+        yield "derma_workers", (stage, "ready"), sum(w.ready for w in seen if w.worker.startswith(f"{stage}."))
+    for w in seen:
+        labels = (w.worker.split(".", 1)[0], w.worker)
+        yield "derma_worker_restarts_total", labels, w.restarts
+        yield "derma_worker_losses_total", labels, w.losses
+        if w.beat_ns:
+            yield "derma_worker_heartbeat_age_seconds", labels, max(0, now_ns - w.beat_ns) / 1e9
+
+
+def _storage(places: Mapping[str, Path]) -> Iterator[Row]:
+    for place, path in places.items():
+        room = os.statvfs(path)
+        yield "derma_storage_free_bytes", (place,), room.f_bavail * room.f_frsize
+        yield "derma_storage_size_bytes", (place,), room.f_blocks * room.f_frsize
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -93,7 +93,13 @@ class WorkPool:
     @property
     def pending(self) -> int:
         """Crops that wait for a worker."""
-        return sum(len(work.squares) for work in self._pending)
+        return sum(len(work.squares) for work in list(self._pending))  # a copy: asked from another thread too
+
+    @property
+    def load(self) -> tuple[int, int, int]:
+        """Crops that wait, crops that workers hold, crops that workers offered room for; from any thread."""
+        workers = list(self._workers.values())
+        return self.pending, sum(w.sent - w.finished for w in workers), sum(w.room for w in workers)
 
     def forget_silent(self, now_ns: int, after_ns: int) -> None:
         """Forget workers that were not heard for `after_ns`; they are dead or will introduce themselves again."""

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.builders import frame
 
 from derma_capture.window import CreditWindow
 from derma_common.messages import Ack, Close
 from derma_common.seqset import SeqSet
-from support.builders import frame
 
 
 def ack(*seqs, delivered=None, dropped=None):
@@ -126,7 +126,10 @@ def test_what_a_predecessor_left_open_is_captured_and_closed():
     window = CreditWindow("cam0", 2, incarnation=1)
     window.acknowledge(ack(0, 1, 4))
     window.adopt(window.durable.gaps(0, 5), "capture_restart")
-    assert window.closings() == [Close("cam0", ((2, 3),), "capture_restart"), Close("cam0", ((5, 5),), "capture_restart")]
+    assert window.closings() == [
+        Close("cam0", ((2, 3),), "capture_restart"),
+        Close("cam0", ((5, 5),), "capture_restart"),
+    ]
     assert window.terms().captured == 6
     assert conserved(window)
     assert window.next_seq == 6

@@ -31,7 +31,9 @@ def test_a_camera_is_a_number_a_device_or_an_address(source, camera):
     assert camera_of(source) == camera
 
 
-@pytest.mark.parametrize("scheme", ["file", "concat", "ftp", "subfile", "data", "rtmp", "gopher", "smb", "FILE", "unix"])
+@pytest.mark.parametrize(
+    "scheme", ["file", "concat", "ftp", "subfile", "data", "rtmp", "gopher", "smb", "FILE", "unix"]
+)
 def test_another_scheme_never_reaches_ffmpeg(scheme):
     with pytest.raises(SourceError, match="is not allowed; there are: rtsp, rtsps, http, https, synthetic"):
         camera_of(f"{scheme}://u:secret@host/etc/passwd")

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from derma_common.boxes import area, clip, iou, match, nms
 
 SIDE = st.integers(1, 40)
-BOX = st.tuples(st.integers(-10, 60), st.integers(-10, 60), SIDE, SIDE).map(lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]))
+BOX = st.tuples(st.integers(-10, 60), st.integers(-10, 60), SIDE, SIDE).map(
+    lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3])
+)
 BOXES = st.lists(BOX, max_size=12)
 
 
@@ -59,7 +61,9 @@ def test_suppression_keeps_what_a_loop_keeps(boxes, threshold, random):
     assert kept.tolist() == brute_force_nms(boxes, scores, threshold)
 
 
-@given(st.lists(BOX, min_size=1, max_size=30), st.sampled_from((0.201, 0.451, 0.7001)), st.randoms(use_true_random=False))
+@given(
+    st.lists(BOX, min_size=1, max_size=30), st.sampled_from((0.201, 0.451, 0.7001)), st.randoms(use_true_random=False)
+)
 def test_suppression_keeps_what_opencv_keeps(boxes, threshold, random):
     scores = [(i + 1) / 100 for i in range(len(boxes))]
     random.shuffle(scores)

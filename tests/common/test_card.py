@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from derma_common.errors import ModelError
 from derma_common.inference.card import ModelCard, read_card, verified_file, write_card
-from derma_common.inference.runner import open_runner
+from derma_common.inference.opening import open_runner
 from derma_common.shipped import model_dir, shipped
 
 
@@ -86,7 +86,10 @@ def test_a_card_that_is_no_text_is_refused(detector_dir):
         ({"input": {"name": "image", "width": 8, "height": 8, "depth": 3}}, "depth"),
         ({"input": {"name": "image", "width": 0, "height": 8}}, "input width, height and max_batch must be positive"),
         ({"input": {"name": "image", "width": "8", "height": 8}}, "incomplete or has a value of the wrong type"),
-        ({"input": {"name": "image", "width": 8, "height": 8, "std": [0, 1, 1]}}, "std and temperature must be positive"),
+        (
+            {"input": {"name": "image", "width": 8, "height": 8, "std": [0, 1, 1]}},
+            "std and temperature must be positive",
+        ),
         ({"input": {"name": "image", "width": 8, "height": 8, "mean": [0.5]}}, "mean and std"),
         ({"kind": "segmenter"}, "kind 'segmenter' is neither detector nor classifier"),
         ({"classes": []}, "classes is empty"),
@@ -107,7 +110,9 @@ def test_a_wrong_field_is_named(detector_dir, changes, says):
 
 
 FIELDS = list(ModelCard.__dataclass_fields__)
-VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.lists(st.integers(), max_size=3)
+VALUES = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.lists(st.integers(), max_size=3)
+)
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), VALUES, min_size=1, max_size=3))
@@ -127,7 +132,7 @@ def test_a_model_is_named_by_its_path(detector_dir):
 
 
 def test_a_model_that_does_not_exist_is_refused_with_those_that_do(tmp_path):
-    with pytest.raises(ModelError, match="there is no model 'yolo': neither a folder with card.json nor one of"):
+    with pytest.raises(ModelError, match=r"there is no model 'yolo': neither a folder with card\.json nor one of"):
         model_dir("yolo")
 
 

@@ -113,7 +113,10 @@ def test_other_variables_of_the_environment_are_left_alone():
         ("[[camera]]\nname = 'A B'\nsource = '0'", "camera name 'A B' must be"),
         ("[[camera]]\nname = '../x'\nsource = '0'", "camera name '../x' must be"),
         ("[[camera]]\nname = 'a'\nsource = '0'\nlive = 'yes'", "live"),
-        ("[[camera]]\nname = 'a'\nsource = '0'\n[[camera]]\nname = 'a'\nsource = '1'", "two cameras have the same name"),
+        (
+            "[[camera]]\nname = 'a'\nsource = '0'\n[[camera]]\nname = 'a'\nsource = '1'",
+            "two cameras have the same name",
+        ),
         ("[capture\n", "cannot be read"),
     ],
 )
@@ -170,10 +173,10 @@ def test_a_flag_for_one_of_the_cameras_of_the_file_is_one_line(toml):
 
 
 VALUES = st.one_of(
-    st.none(), st.booleans(), st.integers(-5, 2000), st.floats(), st.text(max_size=5), st.lists(st.integers(-2, 5), max_size=3),
-    st.dictionaries(st.text(max_size=5), st.integers(), max_size=2),
+    st.none(), st.booleans(), st.integers(-5, 2000), st.floats(), st.text(max_size=5),
+    st.lists(st.integers(-2, 5), max_size=3), st.dictionaries(st.text(max_size=5), st.integers(), max_size=2),
 )  # fmt: skip
-KEYS = sorted({f.name for s in fields(Settings) if s.name != "camera" for f in fields(s.default_factory)}) + ["x"]
+KEYS = [*sorted({f.name for s in fields(Settings) if s.name != "camera" for f in fields(s.default_factory)}), "x"]
 TABLES = st.dictionaries(
     st.sampled_from([*SECTIONS, "camera", "x"]), st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=3) | VALUES
 )
@@ -202,9 +205,7 @@ def test_cameras_of_the_file_keep_name_source_and_nature(toml):
 
 @given(cores=st.integers(1, 256), detectors=st.integers(1, 4))
 def test_threads_are_chosen_to_fill_the_machine_and_not_more(cores, detectors):
-    chosen = choose_for_machine(
-        replace(Settings(), detector=replace(Settings().detector, workers=detectors)), cores
-    )
+    chosen = choose_for_machine(replace(Settings(), detector=replace(Settings().detector, workers=detectors)), cores)
     used = chosen.detector.threads * detectors + chosen.classifier.threads * chosen.classifier.workers
     assert chosen.detector.threads >= 1
     assert chosen.classifier.workers >= 1
@@ -233,7 +234,7 @@ def test_a_plan_comes_back_as_it_was(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "5", "{}", '{"settings": 5}', '{"settings": {}, "run_id": "x"}'])
 def test_a_plan_that_is_none_is_one_line(tmp_path, text):
     (tmp_path / "plan.json").write_text(text)
-    with pytest.raises(ConfigError, match="run plan|the run's plan"):
+    with pytest.raises(ConfigError, match=r"run plan|the run's plan"):
         read_plan(tmp_path)
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.models import fake_classifier, fake_detector
 
 from derma_common.inference.classification import Classifier
 from derma_common.inference.detection import MIN_SIDE_PX, Detector, decode
-from support.models import fake_classifier, fake_detector
 
 
 def rows(boxes):

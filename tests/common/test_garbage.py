@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.builders import crops, frame
+from support.metrics import total
+from support.strategies import MESSAGES
 
 from derma_common.errors import InvalidMessage
 from derma_common.messages import Ask, Capacity, Command, Reply
@@ -14,8 +19,6 @@ from derma_common.telemetry import Metrics
 from derma_common.topology import CONTROL, RESULTS, WORK
 from derma_common.transport import answer
 from derma_common.wire import MAX_BYTES, decode, encode
-from support.builders import crops, frame
-from support.strategies import MESSAGES
 
 DETECTOR = "detector.0"
 MULTIPART = st.lists(st.binary(max_size=60), min_size=1, max_size=4)
@@ -73,9 +76,7 @@ def sender(other_hub):
 
 
 def invalid(metrics):
-    return metrics.registry.get_sample_value(
-        "derma_invalid_messages_total", {"stage": "sink", "instance_name": "sink.0"}
-    )
+    return total(metrics, "derma_invalid_messages_total")
 
 
 @settings(max_examples=30)
@@ -115,7 +116,7 @@ def test_garbage_in_a_turn_is_limited_like_messages(hub, heartbeat, stage, metri
         sender.send(b"garbage")
     seen = [0.0]
     until(lambda: invalid(metrics) == 7, lambda: (host.step(), seen.append(invalid(metrics))))
-    assert max(b - a for a, b in zip(seen, seen[1:], strict=False)) == 2
+    assert max(b - a for a, b in itertools.pairwise(seen)) == 2
 
 
 @pytest.fixture
@@ -221,4 +222,3 @@ def test_a_request_that_is_nothing_at_all_is_answered(client, control, until):
     client.send(b"")
     until(lambda: client.poll(0), lambda: answer(control, respond))
     assert decode(client.recv_multipart()[-1]).error
-

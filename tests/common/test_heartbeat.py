@@ -60,7 +60,7 @@ def test_every_beat_is_later_than_the_one_before(heartbeat, run_dir):
 
 @given(report=st.dictionaries(st.text(max_size=8), st.integers(0, 2**40) | st.floats(allow_nan=False), max_size=20))
 def test_a_report_comes_back_as_it_was(heartbeat, run_dir, report):
-    heartbeat.report(**{"dropped": report})
+    heartbeat.report(dropped=report)
     assert read_beat(run_dir, "test.0").report == {"dropped": report}
 
 

@@ -92,7 +92,9 @@ def test_a_folder_without_pictures_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [b"\xff\xfe.png", "1²2.png".encode(), "٣.png".encode(), b" .png"], ids=["bytes", "superscript", "digit", "space"]
+    "name",
+    [b"\xff\xfe.png", "1²2.png".encode(), "٣.png".encode(), b" .png"],
+    ids=["bytes", "superscript", "digit", "space"],
 )
 def test_any_file_name_becomes_an_origin_that_can_be_sent(folder, name):
     with open(os.path.join(os.fsencode(folder), name), "wb") as file:

@@ -7,12 +7,12 @@ import json
 
 import numpy as np
 import pytest
-
-from derma_common.errors import ModelError
-from derma_common.inference.runner import open_runner
-from derma_common.shipped import shipped
 from support.models import fake_classifier, fake_detector
 from support.tiny_onnx import mean_colour_classifier
+
+from derma_common.errors import ModelError
+from derma_common.inference.opening import open_runner
+from derma_common.shipped import shipped
 
 MATRIX = np.asarray([[1, 0, 0], [0, 2, 0], [0, 0, -1], [1, 1, 1]], dtype=np.float32)
 SHIPPED = [path.parent for path in sorted(shipped("models").glob("*/card.json"))]
@@ -95,7 +95,9 @@ def test_the_input_is_left_as_it_was(opened):
     np.testing.assert_array_equal(given[card.input.name], before)
 
 
-@pytest.mark.parametrize("wrong", ["name", "another input", "dtype", "size", "channels", "dimensions", "none", "too many"])
+@pytest.mark.parametrize(
+    "wrong", ["name", "another input", "dtype", "size", "channels", "dimensions", "none", "too many"]
+)
 def test_a_wrong_input_is_refused(opened, wrong):
     card, runner = opened
     array = batch(card)[card.input.name]
@@ -140,7 +142,9 @@ def test_a_network_whose_tensors_are_not_the_cards_is_refused(tmp_path, changes)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("data", [b"", b"no network", mean_colour_classifier(MATRIX, 16)[:100]], ids=["empty", "text", "cut"])
+@pytest.mark.parametrize(
+    "data", [b"", b"no network", mean_colour_classifier(MATRIX, 16)[:100]], ids=["empty", "text", "cut"]
+)
 def test_a_file_that_is_no_network_is_refused(tmp_path, data):
     directory = tiny_onnx(tmp_path / "m", sha256=hashlib.sha256(data).hexdigest())
     (directory / "network.onnx").write_bytes(data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,13 +30,13 @@ def test_it_holds_what_a_set_holds(ranges):
 def test_its_ranges_ascend_and_never_touch(ranges):
     kept = SeqSet(ranges).ranges
     assert all(first <= last for first, last in kept)
-    assert all(a[1] + 1 < b[0] for a, b in zip(kept, kept[1:], strict=False))
+    assert all(a[1] + 1 < b[0] for a, b in itertools.pairwise(kept))
 
 
 @given(RANGES)
 def test_it_does_not_matter_how_the_same_members_came(ranges):
     one_by_one = SeqSet()
-    for seq in reversed(sorted(members(ranges))):
+    for seq in sorted(members(ranges), reverse=True):
         one_by_one.add(seq)
     assert one_by_one == SeqSet(ranges)
     assert SeqSet(one_by_one.ranges) == one_by_one
@@ -44,7 +46,7 @@ def test_it_does_not_matter_how_the_same_members_came(ranges):
 def test_gaps_are_what_is_missing_in_between(ranges, first, last):
     gaps = SeqSet(ranges).gaps(first, last)
     assert members(gaps) == set(range(first, last + 1)) - members(ranges)
-    assert all(a[1] < b[0] for a, b in zip(gaps, gaps[1:], strict=False))
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(gaps))
 
 
 @pytest.mark.parametrize(("first", "last"), [(-1, 3), (5, 4), (-2, -1)])

@@ -10,12 +10,12 @@ import msgpack
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.builders import crops, detections, frame
+from support.strategies import JSON_LIKE, MESSAGES, of_message
 
 from derma_common import messages as m
 from derma_common.errors import InvalidMessage
 from derma_common.wire import MAX_BYTES, MAX_ITEMS, decode, encode
-from support.builders import crops, detections, frame
-from support.strategies import JSON_LIKE, MESSAGES, of_message
 
 MEMORY_BOUND = 100 << 20  # bytes that the decoding of one message of MAX_BYTES may take at most
 
@@ -130,7 +130,7 @@ def test_a_number_that_is_none_is_invalid(value):
 def test_a_seq_that_is_no_integer_of_the_wire_is_invalid(value):
     body = as_map(m.Torn("cam0", 1, 0, "detector"))
     body["seq"] = value
-    with pytest.raises(InvalidMessage, match="Torn.seq"):
+    with pytest.raises(InvalidMessage, match=r"Torn\.seq"):
         decode(msgpack.packb(body))
 
 

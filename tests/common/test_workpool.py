@@ -7,10 +7,10 @@ from collections import Counter
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from support.builders import crops, frame, handle
 
 from derma_common.messages import Capacity
 from derma_common.workpool import WorkPool
-from support.builders import crops, frame, handle
 
 SILENT_NS = 1000
 OWNER = "detector.0"
@@ -91,6 +91,20 @@ def test_work_of_an_older_attempt_at_the_same_frame_is_forgotten():
     pool.put(crops(frame(seq=1, attempt=1), 2))
     pool.heard(b"a", capacity(100), 0)
     assert [(w.frame.seq, w.frame.attempt) for _, w in taken(pool)] == [(2, 0), (1, 1)]
+
+
+def test_what_waits_is_bounded_by_the_slots_when_nobody_takes_it():
+    pool = WorkPool(OWNER, SILENT_NS)
+    for seq in range(1000):
+        pool.put(crops(frame(seq, handle=handle(slot=seq % 8)), 2))
+    assert pool.pending == 16
+
+
+def test_the_same_slots_of_two_cameras_are_kept_apart():
+    pool = WorkPool(OWNER, SILENT_NS)
+    pool.put(crops(frame(1)))
+    pool.put(crops(frame(1, camera="cam1")))
+    assert pool.pending == 2
 
 
 def test_work_that_could_not_be_sent_goes_first_to_another_worker():

@@ -25,7 +25,7 @@ def scrape(run: Run) -> dict[str, str]:
     texts = {}
     for group in groups:
         with urllib.request.urlopen(f"http://{group['targets'][0]}/metrics", timeout=10) as answer:
-            texts[group["labels"]["instance_name"]] = answer.read().decode()
+            texts[group["labels"]["instance"]] = answer.read().decode()
     return texts
 
 

@@ -20,19 +20,19 @@ from derma_training.detector_sources import NONE, Picture
 
 # how often each source is shown; a source that is missing leaves its share to the others
 SHARES = {
-    "drawn": 0.16,
-    "pasted": 0.36,
-    "ham10000": 0.15,
-    "pad_ufes20": 0.13,
+    "drawn": 0.11,
+    "pasted": 0.25,
+    "ham10000": 0.23,
+    "pad_ufes20": 0.20,
     "itobos": 0.08,
     "normal_skin": 0.07,
-    "hand_video": 0.05,
+    "hand_video": 0.06,
 }
 VISIBLE_SHARE = 0.4  # a box cut down below this share is neither right nor wrong
 MIN_SIDE_PX = 5.0  # and so is one that has become smaller than this
-MOSAIC_CHANCE = 0.5
+MOSAIC_CHANCE = 0.35
 WIDE_SCALE = (0.5, 1.6)  # picture px → network px, log-uniform
-CLOSE_SCALE = (0.55, 1.3)  # of the scale at which a close-up just fits
+CLOSE_SCALE = (0.6, 1.5)  # of the scale at which a close-up just fits
 
 
 @dataclass(frozen=True)

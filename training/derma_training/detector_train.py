@@ -158,7 +158,7 @@ def size_at(progress: float, rng: np.random.Generator, final: int) -> tuple[int,
     Wide-field windows show lesions at the same scale whatever their side, so most is learned on small ones;
     a sixth of the steps has the final side throughout, for the close-ups.
     """
-    middle = (7 if progress < 0.6 else 10 if progress < 0.82 else 13) * final / 13
+    middle = (7 if progress < 0.45 else 10 if progress < 0.8 else 13) * final / 13
     if rng.random() < 1 / 6:
         middle = final
     side = round(middle / 32 + rng.integers(-1, 2)) * 32

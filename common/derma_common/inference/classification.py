@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from derma_common.inference.card import ModelCard
-from derma_common.inference.runner import Runner, open_runner
+from derma_common.inference.opening import open_runner
+from derma_common.inference.runner import Runner
 from derma_common.preprocess import Image, resize, softmax, to_tensor
 
 Probabilities = npt.NDArray[np.float32]  # (N, C), rows sum to 1

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from derma_common.boxes import Boxes, clip, nms
 from derma_common.inference.card import ModelCard
-from derma_common.inference.runner import Runner, open_runner
+from derma_common.inference.opening import open_runner
+from derma_common.inference.runner import Runner
 from derma_common.preprocess import Image, letterbox, to_tensor
 
 MIN_SIDE_PX = 2.0  # a thinner box has no picture to classify

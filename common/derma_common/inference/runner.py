@@ -7,15 +7,13 @@ A runner knows nothing of boxes or classes; what an output means is the decoder'
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from derma_common.errors import ModelError
-from derma_common.inference.card import ModelCard, read_card, verified_file
+from derma_common.inference.card import ModelCard
 
 Array = npt.NDArray[np.float32]
 
@@ -36,26 +34,6 @@ class Runner(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
-
-
-def open_runner(directory: Path, kind: str, threads: int) -> tuple[ModelCard, Runner]:
-    """Open the model in `directory` after checking that it is a `kind` and that its file is the card's.
-
-    `threads` bounds the CPU threads of one inference. Raises ModelError.
-    """
-    card = read_card(directory)
-    if card.kind != kind:
-        raise ModelError(f"{directory} is a {card.kind}, a {kind} is needed here")
-    path = verified_file(card, directory)
-    if card.runner == "onnx":
-        from derma_common.inference.onnx import OnnxRunner
-
-        return card, OnnxRunner(card, path, threads)
-    if card.runner == "fake":
-        from derma_common.inference.fake import FakeRunner
-
-        return card, FakeRunner(card, path)
-    raise ModelError(f"{directory}: no runner is called {card.runner!r} (there are: onnx, fake)")
 
 
 def check_input(card: ModelCard, inputs: Mapping[str, Array]) -> Array:

@@ -18,7 +18,8 @@ class Slots:
         self._next_epoch = incarnation << 16
         self._rings: list[RingWriter] = []
         for old in directory.glob(f"ring-{camera}-*"):
-            old.unlink()
+            if old.name.removeprefix(f"ring-{camera}-").isdecimal():  # not the ring of a camera called camera-left
+                old.unlink()
 
     def write(self, image: Image, window: int) -> Handle:
         """Write a picture, with room for `window` of its kind. Raises ResourceError when memory is short."""

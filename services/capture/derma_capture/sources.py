@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,14 +82,15 @@ class Grabber:
         """Read until the source ends, is lost or is not wanted any more; return why it did not open."""
         try:
             read, close = self._open_reader()
-        except SourceError as error:
+            with ExitStack() as closing:
+                closing.callback(close)
+                while not self._stopping.is_set() and (image := read()) is not None:
+                    with self._lock:
+                        self._newest = Shot(self.grabbed, time.monotonic_ns(), image)
+                        self.grabbed += 1
+                    self._wake()
+        except SourceError as error:  # it does not open, or it is a recording that turns out to be damaged
             return error
-        while not self._stopping.is_set() and (image := read()) is not None:
-            with self._lock:
-                self._newest = Shot(self.grabbed, time.monotonic_ns(), image)
-                self.grabbed += 1
-            self._wake()
-        close()
         return None
 
     def _finish(self, error: SourceError | None) -> None:

@@ -25,10 +25,13 @@ from derma_common.topology import Service, service_of
 log = logging.getLogger(__name__)
 ASK_EVERY_NS = 100_000_000
 CLOSE_EVERY_NS = 50_000_000
+SILENT_AFTER_NS = 2_000_000_000  # a live source without a picture for so long is said to be silent
 
 
 class CaptureStage:
     """One camera's frames, from the source to their durable outcome. Subclasses know how pictures come."""
+
+    live = False
 
     def __init__(
         self, camera: Camera, settings: CaptureSettings, window: CreditWindow, slots: Slots, detector: str,
@@ -43,6 +46,7 @@ class CaptureStage:
         self._lost: dict[str, int] = {}  # losses that were answered with a retry
         self._asked_ns = self._closed_ns = 0
         self._ready_ns = time.monotonic_ns()  # since when it could send if it had a credit
+        self._picture_ns = self._ready_ns  # when a live source last gave a picture
         self._latencies: deque[int] = deque(maxlen=200)
         self._resend: list[int] = []
         self.leaving = False
@@ -175,12 +179,17 @@ class CaptureStage:
         oldest = min((h.frame.captured_ns for h in self.window.held.values()), default=now_ns)
         self.snapshot = Conservation(
             self.camera.name, terms.captured, terms.delivered, terms.dropped, terms.in_flight, slots, free,
-            (now_ns - oldest) / 1e9,
+            (now_ns - oldest) / 1e9, self.window.size, self._state(now_ns), self.live, self._picture_ns,
         )  # fmt: skip
         self._heartbeat.report(
             captured=terms.captured, delivered=terms.delivered, dropped=terms.dropped, in_flight=terms.in_flight,
             next_seq=self.window.next_seq, ended=self.finished and not self.leaving,
         )  # fmt: skip
+
+    def _state(self, now_ns: int) -> str:
+        if self.exhausted:
+            return "ended"
+        return "silent" if self.live and now_ns - self._picture_ns > SILENT_AFTER_NS else "reading"
 
     def leave(self) -> None:
         """Take no more pictures; what is in flight is finished."""
@@ -226,11 +235,13 @@ class _Durable:
 class LiveCapture(CaptureStage):
     """A source that does not wait: the newest picture is sent when there is a credit, the others are dropped{busy}."""
 
+    live = True
+
     def __init__(self, grabber: Grabber, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]
         self._grabber = grabber
         self._first_seq = 0
-        self._next_number = 0
+        self._next_number = self._grabbed = 0
         self._base_window = self.window.size
 
     @property
@@ -248,8 +259,11 @@ class LiveCapture(CaptureStage):
     def capture(self, now_ns: int) -> Iterable[Message]:
         """Send the newest picture if there is one and a credit; count what went by."""
         self._grabber.drain()
+        if self._grabber.grabbed != self._grabbed:
+            self._grabbed, self._picture_ns = self._grabber.grabbed, now_ns
         if self._roster is not None:
             self.window.size = self._base_window + max(0, self._roster.classifiers - 1)
+        ended = self._grabber.ended  # asked first: the last picture comes before the end
         out: list[Message] = []
         if self.window.has_credit and (shot := self._grabber.newest()) is not None:
             seq = self._first_seq + shot.number
@@ -258,7 +272,7 @@ class LiveCapture(CaptureStage):
             self._next_number = shot.number + 1
             waited_ns = max(0, time.monotonic_ns() - shot.captured_ns)
             out.append(self.send_frame(seq, shot.image, "", shot.captured_ns, waited_ns, 0))
-        if self._grabber.ended and (self.window.has_credit or self._next_number == self._grabber.grabbed):
+        if ended and (self.window.has_credit or self._next_number == self._grabber.grabbed):
             self._end()
         return out
 

@@ -26,7 +26,7 @@ def build(seat: Seat) -> StageHost:
     detectors = {c.name: detector_of(i, seat.settings.detector.workers) for i, c in enumerate(cameras)}
     work = [seat.hub.ask_work(WORK, detector) for detector in sorted(set(detectors.values()))]
     seat.metrics.model(classifier.card.name, classifier.card.sha256, classifier.card.runner)
-    seat.metrics.classifier_only(settings.room, seat.instance)
+    seat.metrics.classifier_only(settings.room)
     return StageHost(
         ClassifierStage(classifier, rings, seat.instance, settings.room, detectors),
         seat.hub,

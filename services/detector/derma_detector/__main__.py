@@ -26,7 +26,7 @@ def build(seat: Seat) -> StageHost:
     rings = RingReader(seat.run_dir)
     seat.closing.callback(rings.close)
     seat.metrics.model(detector.card.name, detector.card.sha256, detector.card.runner)
-    seat.metrics.detector_only(lambda: work.pool.pending)
+    seat.metrics.detector_only(lambda: work.pool.load)
     margin = read_card(Path(seat.plan.classifier_dir)).crop_margin
     threshold = settings.score_threshold if settings.score_threshold >= 0 else None
     return StageHost(

@@ -35,7 +35,9 @@ def build(seat: Seat) -> StageHost:
     results = seat.hub.pull(RESULTS)
     acks = seat.hub.publish(ACKS)
     findings = seat.hub.publish(FINDINGS)
-    stage = SinkStage(store, [c.name for c in cameras], seat.metrics.sink_only(), seat.heartbeat)
+    names = [c.name for c in cameras]
+    metrics = seat.metrics.sink_only(names, {"data": seat.settings.database.parent, "rings": seat.run_dir})
+    stage = SinkStage(store, names, metrics, seat.heartbeat)
     return StageHost(
         stage,
         seat.hub,

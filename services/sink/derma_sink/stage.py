@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from derma_sink.store import StoreWriter, TimingRow
 
 ACK_EVERY_NS = 250_000_000
 REPORT_EVERY_NS = 200_000_000
+CLOSE_AT_ONCE = 4096  # frames of one Close, so that a turn stays short; capture asks again for the rest
 
 
 class _Camera:
@@ -87,13 +89,12 @@ class SinkStage:
         if camera is None:
             return
         now_ns = time.monotonic_ns()
-        for first, last in message.ranges:
-            for gap_first, gap_last in camera.seqs.gaps(first, last):
-                for seq in range(gap_first, gap_last + 1):
-                    key = (message.camera, seq)
-                    if key not in self._ready:
-                        join = self._joins.pop(key)
-                        self._ready[key] = closed(*key, message.reason, message.origin, join, now_ns)
+        gaps = (gap for first, last in message.ranges for gap in camera.seqs.gaps(first, last))
+        for seq in islice((seq for first, last in gaps for seq in range(first, last + 1)), CLOSE_AT_ONCE):
+            key = (message.camera, seq)
+            if key not in self._ready:
+                join = self._joins.pop(key)
+                self._ready[key] = closed(*key, message.reason, message.origin, join, now_ns)
         self._to_ack.add(message.camera)
 
     def tick(self, now_ns: int) -> Iterable[Message]:
@@ -124,7 +125,7 @@ class SinkStage:
         """Count a durable outcome; say whether there is anything to publish of it."""
         self._cameras[outcome.camera].count(outcome)
         self._to_ack.add(outcome.camera)
-        self._metrics.outcomes.labels(outcome.camera, outcome.outcome, outcome.reason).inc()
+        self._metrics.outcome(outcome.camera, outcome.outcome, outcome.reason)
         return outcome.detections is not None
 
     def _made_durable(self, outcome: Outcome, durable_ns: int) -> Findings:
@@ -137,11 +138,13 @@ class SinkStage:
         self._recent.append(latency_s)
         if outcome.timing is not None:
             t = outcome.timing
-            self._timings.append((
+            row: TimingRow = (
                 self._store.run, outcome.camera, outcome.seq, frame.capture_wait_ns, frame.capture_service_ns,
                 t.detector_wait_ns, t.detector_service_ns, t.classifier_wait_ns, t.classifier_service_ns,
                 t.sink_wait_ns, durable_ns - outcome.joined_ns, durable_ns - frame.captured_ns,
-            ))  # fmt: skip
+            )  # fmt: skip
+            self._timings.append(row)
+            self._metrics.spent(row[3:11])
         return Findings(outcome.camera, outcome.seq, frame.captured_ns, durable_ns, outcome.outcome, outcome.lesions)
 
     def _ack(self, name: str) -> Ack:

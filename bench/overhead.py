@@ -40,7 +40,6 @@ from derma_common.shipped import model_dir, shipped
 
 PROMISE = 0.10
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-END = object()
 
 
 def cpu_s(pid: int) -> float | None:
@@ -88,8 +87,8 @@ def replay(run: Run, source: str) -> dict[str, float]:
     pictures = open_recording(source).pictures(SeqSet())
     while True:
         with clock.on("decode"):
-            picture = next(pictures, END)
-        if picture is END:
+            picture = next(pictures, None)
+        if picture is None or picture.image is None:
             break
         with clock.on("around the networks"):
             found = detector.detect(picture.image)

@@ -27,8 +27,8 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from timeit import repeat
 from typing import Any
@@ -59,30 +59,21 @@ Percentiles = dict[str, float]
 
 def receive_for_ever(kind: str, directory: Path) -> None:
     """Receive, stamp and answer with the time taken, until the parent kills us."""
-    with zmq.Context() as context, context.socket(zmq.PUSH) as answers:
-        answers.linger = 0
+    with zmq.Context() as context, context.socket(zmq.PUSH) as answers, context.socket(zmq.PULL) as pull:
         answers.connect(f"ipc://{directory}/answers.sock")
         if kind == "hop":
             _receive_hops(directory, answers)
-        pull = context.socket(zmq.PULL)
         pull.bind(f"ipc://{directory}/{kind}.sock")
-        answers.send_json(0)
+        answers.send(b"0")
+        while kind == "ping":
+            stamp = pull.recv()
+            now_ns = time.monotonic_ns()
+            answers.send(b"%d" % (now_ns - int.from_bytes(stamp[:8], "little")))
         while True:
-            (_receive_ping if kind == "ping" else _receive_inline)(pull, answers)
-
-
-def _receive_ping(pull: zmq.Socket[bytes], answers: zmq.Socket[bytes]) -> None:
-    payload = pull.recv()
-    now_ns = time.monotonic_ns()
-    answers.send_json(now_ns - int.from_bytes(payload[:8], "little"))
-
-
-def _receive_inline(pull: zmq.Socket[bytes], answers: zmq.Socket[bytes]) -> None:
-    stamp, pixels = pull.recv_multipart(copy=False)
-    flat = np.frombuffer(pixels.buffer, dtype=np.uint8)
-    int(flat[0])
-    now_ns = time.monotonic_ns()
-    answers.send_json(now_ns - int.from_bytes(stamp.bytes, "little"))
+            part, pixels = pull.recv_multipart(copy=False)
+            int(np.frombuffer(pixels.buffer, dtype=np.uint8)[0])
+            now_ns = time.monotonic_ns()
+            answers.send(b"%d" % (now_ns - int.from_bytes(part.bytes, "little")))
 
 
 def _receive_hops(directory: Path, answers: zmq.Socket[bytes]) -> None:
@@ -90,7 +81,7 @@ def _receive_hops(directory: Path, answers: zmq.Socket[bytes]) -> None:
     hub, rings = Hub(directory), RingReader(directory)
     work, frames = hub.serve_work(WORK, DETECTOR), hub.pull(FRAMES, DETECTOR)
     hub.watch(sys.stdin.fileno())
-    answers.send_json(0)
+    answers.send(b"0")
     while True:
         hub.wait(0.1)
         for link in (work, frames):
@@ -101,7 +92,7 @@ def _receive_hops(directory: Path, answers: zmq.Socket[bytes]) -> None:
                     if message.origin == "touch":
                         int(image.reshape(-1)[::4096].sum())
                     now_ns = time.monotonic_ns()
-                answers.send_json(now_ns - message.sent_ns)
+                answers.send(b"%d" % (now_ns - message.sent_ns))
 
 
 # -- the sending process --------------------------------------------------------------------------------------
@@ -131,16 +122,18 @@ class Sender:
         """Wait for a receiver's time in ns. Raises TimeoutError when it is gone."""
         if not self._answers.poll(LATE_MS):
             raise TimeoutError("a receiver does not answer")
-        return int(self._answers.recv_json())
+        return int(self._answers.recv())
 
     def send(self, case: Case) -> int:
         """Send one message and return its time in ns."""
         variant, size = case
         handle = self._write(size) if size else None
         if variant == "ping":
-            self._bare[variant].send(_stamp() + bytes(56))
+            self._bare[variant].send(time.monotonic_ns().to_bytes(8, "little") + bytes(56))
         elif variant == "inline":
-            self._bare[variant].send_multipart([_stamp(), self._images[size].data], copy=False)
+            self._bare[variant].send_multipart(
+                [time.monotonic_ns().to_bytes(8, "little"), self._images[size].data], copy=False
+            )
         else:
             assert handle is not None
             self._frames.send(_frame(handle, variant))
@@ -157,27 +150,16 @@ class Sender:
         return held[-1]
 
 
-def _stamp() -> bytes:
-    return time.monotonic_ns().to_bytes(8, "little")
-
-
 def _frame(handle: m.Handle, origin: str) -> m.Frame:
     return m.Frame(
         handle.camera, 1234, 0, time.monotonic_ns(), time.time_ns(), handle, origin, 0, 0, time.monotonic_ns()
     )
 
 
-@contextmanager
-def receivers(directory: Path) -> Iterator[None]:
-    """Run the receiving processes."""
-    command = [sys.executable, os.path.abspath(__file__), "--directory", str(directory), "--receive"]
-    running = [subprocess.Popen([*command, kind], stdin=subprocess.PIPE) for kind in RECEIVERS]
-    try:
-        yield
-    finally:
-        for process in running:
-            process.kill()
-            process.communicate()
+def _start_receiver(kind: str, directory: Path, closing: ExitStack) -> None:
+    command = [sys.executable, os.path.abspath(__file__), "--directory", str(directory), "--receive", kind]
+    process = closing.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE))
+    closing.callback(process.kill)
 
 
 # -- the figures ----------------------------------------------------------------------------------------------
@@ -189,8 +171,8 @@ def measure(rounds: int, messages: int) -> dict[str, Any]:
     with ExitStack() as closing:
         directory = Path(closing.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm", prefix="derma-bench-")))
         sender = Sender(directory, closing)
-        closing.enter_context(receivers(directory))
-        for _ in RECEIVERS:
+        for kind in RECEIVERS:
+            _start_receiver(kind, directory, closing)
             sender.answer()
         one_round(sender, cases, 2 * SLOTS)
         sender.write_ns.clear()
@@ -257,13 +239,9 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.receive:
-        receive_for_ever(arguments.receive, arguments.directory)
-        return
+        return receive_for_ever(arguments.receive, arguments.directory)
     figures = measure(arguments.rounds, arguments.messages)
-    if arguments.json:
-        print(json.dumps(figures))
-    else:
-        show(figures)
+    print(json.dumps(figures)) if arguments.json else show(figures)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import traceback
 
 import typer
 
 import derma_common
 from derma_cli import findings, services, up
 from derma_common.errors import UserError
+from derma_common.logs import Redactor
 
 app = typer.Typer(
     name="derma",
@@ -37,11 +39,14 @@ def main() -> int:
     try:
         app()
     except UserError as error:
-        print(f"derma: {error}", file=sys.stderr)
+        print(Redactor()(f"derma: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except Exception:  # a bug: all that is known of it, but nobody's password
+        print(Redactor()(traceback.format_exc()), file=sys.stderr)
+        sys.exit(1)
     return 0
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from derma_common.heartbeat import Beat, heartbeat_path, read_beat
+from derma_common.logs import message_of
 from derma_common.topology import ROLES, service_of
 
 
@@ -113,4 +114,4 @@ class Process:
                 lines = log.read().decode(errors="replace").strip().splitlines()
         except OSError:
             return ""
-        return lines[-1] if lines else ""
+        return message_of(lines[-1]) if lines else ""

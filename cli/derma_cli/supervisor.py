@@ -34,7 +34,7 @@ class Supervisor:
 
     def __init__(self, plan: RunPlan, say: Callable[[str], None]) -> None:
         """`say` gets a line for the user when something noteworthy happens."""
-        self.plan, self._say = plan, say
+        self.plan, self._tell = plan, say
         self.settings: Settings = plan.settings
         self._run_dir = Path(plan.run_dir)
         self._logs = self.settings.data_dir / "logs"
@@ -57,6 +57,10 @@ class Supervisor:
         self.asked_down = False
         self._finishing = False
         self.stopping = False
+
+    def _say(self, line: str) -> None:
+        log.warning("%s", line)
+        self._tell(line)
 
     # -- desired state ------------------------------------------------------------------------------------
 
@@ -94,6 +98,7 @@ class Supervisor:
                 if process.incarnation >= 0:
                     self.restarts[name] += 1
                 process.start()
+                log.info("%s started (start %d, pid %d)", name, process.incarnation, process.pid)
         for name, process in list(self.processes.items()):
             if name not in desired and process.running and not process.leaving:
                 process.leave()
@@ -220,7 +225,7 @@ class Supervisor:
             deadline = time.monotonic() + self.settings.supervisor.stop_timeout_s
             for process in group:
                 if not process.wait(max(0.0, deadline - time.monotonic())):
-                    log.warning("%s did not leave in time, killing it", process.instance)
+                    self._say(f"{process.instance} did not leave in time, killing it")
                     process.kill()
                     process.wait(5.0)
 

@@ -21,6 +21,7 @@ from derma_cli.progress import Progress
 from derma_cli.rundir import RunDir, already_up, is_alive, remove_dead, run_dir_of
 from derma_cli.summary import Flow, Summary, add_flows, summarise
 from derma_cli.supervisor import Supervisor
+from derma_common import logs
 from derma_common.addresses import camera_of, is_live
 from derma_common.config import CAMERA_NAME, Camera, RunPlan, Settings, write_plan
 from derma_common.errors import ConfigError, RunError, SourceError, error_of
@@ -110,11 +111,13 @@ def run(settings: Settings) -> Summary:
         write_plan(plan)
         progress = Progress(sys.stderr, Path(plan.run_dir), [c.name for c in settings.camera])
         supervisor = Supervisor(plan, progress.say)
+        log_file = settings.data_dir / "logs" / "supervisor.log"
         try:
-            with asked:
-                _follow(supervisor, progress, asked)
-            flow = _final_flow(plan)
-            supervisor.stop()
+            with logs.into(log_file, settings, "supervisor", plan.run_id):
+                with asked:
+                    _follow(supervisor, progress, asked)
+                flow = _final_flow(plan)
+                supervisor.stop()
         finally:
             supervisor.close()
             progress.close()

@@ -107,6 +107,16 @@ class LoggingSettings:
     """What goes to the log files."""
 
     level: str = "info"
+    format: str = "human"  # or "json": one object a line
+
+
+@dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """A frame's way through the stages as OpenTelemetry spans; needs the extra `trace`."""
+
+    enabled: bool = False
+    sample_ratio: float = 0.1  # of the frames, decided at capture
+    endpoint: str = ""  # OTLP over HTTP; empty: traces.jsonl in run.data_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +140,7 @@ class Settings:
     supervisor: SupervisorSettings = field(default_factory=SupervisorSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
+    tracing: TracingSettings = field(default_factory=TracingSettings)
     camera: tuple[Camera, ...] = ()
 
     @property
@@ -151,9 +162,12 @@ _AT_LEAST: dict[str, float] = {
     "classifier.workers": 0, "classifier.threads": 0, "classifier.room": 1, "classifier.gpu": -1,
     "supervisor.hang_after_s": 0.5, "supervisor.start_timeout_s": 1, "supervisor.stop_timeout_s": 0.1,
     "supervisor.fruitless_starts": 1, "supervisor.back_off_s": 0.01, "supervisor.poison_deaths": 1,
+    "tracing.sample_ratio": 0,
 }  # fmt: skip
-_AT_MOST: dict[str, float] = {"classifier.workers": 64, "detector.workers": 64, "capture.window": 1024}
-_LEVELS = ("debug", "info", "warning", "error")
+_AT_MOST: dict[str, float] = {
+    "classifier.workers": 64, "detector.workers": 64, "capture.window": 1024, "tracing.sample_ratio": 1,
+}  # fmt: skip
+_ONE_OF = {"logging.level": ("debug", "info", "warning", "error"), "logging.format": ("human", "json")}
 
 
 def load_settings(
@@ -218,10 +232,7 @@ def settings_from(table: Mapping[str, Any], origin: str) -> Settings:
                 raise ConfigError(f"{origin}: unknown setting {section}.{key}{_nearest(key, tuple(types))}")
         checked = {k: _checked(v, types[k], f"{origin}: {section}.{k}", f"{section}.{k}") for k, v in values.items()}
         parts[section] = cls(**checked)
-    settings = Settings(**parts)
-    if settings.logging.level not in _LEVELS:
-        raise ConfigError(f"{origin}: logging.level must be one of {', '.join(_LEVELS)}")
-    return settings
+    return Settings(**parts)
 
 
 def _cameras(values: Any, origin: str) -> tuple[Camera, ...]:
@@ -261,6 +272,10 @@ def _checked(value: Any, hint: Any, where: str, dotted: str) -> Any:
         raise ConfigError(f"{where} must be at least {low:g}, got {value!r}")
     if high is not None and value > high:
         raise ConfigError(f"{where} must be at most {high:g}, got {value!r}")
+    if dotted in _ONE_OF and value not in _ONE_OF[dotted]:
+        raise ConfigError(f"{where} must be one of {', '.join(_ONE_OF[dotted])}, got {value!r}")
+    if dotted == "tracing.endpoint" and value and not value.startswith(("http://", "https://")):
+        raise ConfigError(f"{where} must be empty or an address such as http://127.0.0.1:4318/v1/traces")
     return value
 
 

@@ -36,6 +36,12 @@ LABELS: dict[str, str] = {
 }
 
 
+_UNITS = {
+    "seconds": "s", "bytes": "B", "ratio": "0…1", "celsius": "°C", "watts": "W", "info": "always 1", "live": "0 or 1",
+    "state": "0 or 1", "fds": "file descriptors",
+}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """One metric. `by` says which processes export it."""
@@ -50,8 +56,7 @@ class Spec:
     def unit(self) -> str:
         """The unit that the name ends in."""
         word = self.name.removesuffix("_total").rsplit("_", 1)[1]
-        units = {"seconds": "s", "bytes": "B", "ratio": "0…1", "celsius": "°C", "watts": "W", "info": "always 1"}
-        return units.get(word, word.replace("fds", "file descriptors"))
+        return _UNITS.get(word, word)
 
 
 CONTRACT: tuple[Spec, ...] = (
@@ -103,6 +108,11 @@ CONTRACT: tuple[Spec, ...] = (
          "Deaths of an instance that nobody asked for: crashes, and hangs ended by the supervisor."),
     Spec("derma_worker_heartbeat_age_seconds", "gauge", ("stage", "worker"), "supervisor",
          "Time since the last turn of a worker's loop."),
+    Spec("derma_gpu_busy_ratio", "gauge", ("gpu",), "supervisor", "Share of the last moments that a kernel ran."),
+    Spec("derma_gpu_memory_used_bytes", "gauge", ("gpu",), "supervisor", "Memory in use on the GPU, by anybody."),
+    Spec("derma_gpu_memory_size_bytes", "gauge", ("gpu",), "supervisor", "Memory of the GPU."),
+    Spec("derma_gpu_temperature_celsius", "gauge", ("gpu",), "supervisor", "Temperature of the GPU."),
+    Spec("derma_gpu_power_watts", "gauge", ("gpu",), "supervisor", "Power that the GPU draws."),
 )  # fmt: skip
 
 _HEAD = """# Metrics
@@ -110,11 +120,12 @@ _HEAD = """# Metrics
 Made from `common/derma_common/contract.py` by `python -m derma_common.telemetry > docs/metrics.md`; do not edit.
 
 Every process of a run serves `/metrics` on a port of its own. The supervisor writes the list of them to
-`prometheus-targets.json` in the data directory, each with two labels that metrics therefore do not repeat: `service` (capture,
-detector, classifier, sink, supervisor) and `instance` (such as `classifier.0`). Labels come from closed lists. Nothing names a
-subject, an address of a camera, or a process number.
+`prometheus-targets.json` in the data directory, each with two labels that metrics therefore do not repeat: `service`
+(capture, detector, classifier, sink, supervisor) and `instance` (such as `classifier.0`). Labels come from closed
+lists. Nothing names a subject, an address of a camera, or a process number.
 
-A histogram has one series per bucket edge (`_bucket`) and `_sum` and `_count`. The end-to-end objective, @OBJECTIVE@ s, is an edge.
+A histogram has one series per bucket edge (`_bucket`), `_sum` and `_count`. The end-to-end objective, @OBJECTIVE@ s,
+is an edge.
 """
 
 

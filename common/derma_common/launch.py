@@ -20,6 +20,7 @@ from pathlib import Path
 
 import cv2
 
+from derma_common import logs
 from derma_common.config import RunPlan, Settings, read_plan
 from derma_common.errors import UserError
 from derma_common.heartbeat import Heartbeat
@@ -29,7 +30,6 @@ from derma_common.topology import Service, service_of
 from derma_common.transport import Hub
 
 _PR_SET_PDEATHSIG = 1
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ def launch(build: Callable[[Seat], StageHost], argv: list[str] | None = None) ->
     _die_with_parent(arguments.alive_fd)
     try:
         plan = read_plan(arguments.run_dir)
-        logging.basicConfig(level=plan.settings.logging.level.upper(), format=_LOG_FORMAT, stream=sys.stderr)
+        service, _, index = arguments.instance.partition(".")
+        camera = index if service == Service.CAPTURE else ""
+        logs.install(plan.settings, arguments.instance, plan.run_id, sys.stderr, camera)
         _place(plan.settings, service_of(arguments.instance))
         with ExitStack() as closing:
             seat = _seat(arguments, plan, stop, closing)
@@ -74,10 +76,10 @@ def launch(build: Callable[[Seat], StageHost], argv: list[str] | None = None) ->
             logging.info("%s ready (start %d)", arguments.instance, arguments.incarnation)
             host.run()
     except UserError as error:
-        print(f"{arguments.instance}: {error}", file=sys.stderr, flush=True)
+        logs.say_last(f"{arguments.instance}: {error}")
         return error.exit_code
     except Orphaned:
-        print(f"{arguments.instance}: the supervisor is gone, leaving", file=sys.stderr, flush=True)
+        logs.say_last(f"{arguments.instance}: the supervisor is gone, leaving")
         return 0
     return 0
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from derma_common.errors import InvalidMessage, StaleHandle
 from derma_common.heartbeat import Heartbeat
+from derma_common.logs import FRAME
 from derma_common.messages import Classifications, Crops, Detections, Frame, Message, Torn
 from derma_common.telemetry import Metrics
 from derma_common.transport import Hub, Link
@@ -119,12 +120,14 @@ class StageHost:
         started_ns = time.monotonic_ns()
         self._metrics.wait.observe(max(0, started_ns - sent_ns) / 1e9)
         self._heartbeat.doing(camera, seq)
+        FRAME.set((camera, seq, attempt))
         try:
             self._send(self._stage.handle(message))
         except StaleHandle as error:
             self._metrics.stale.inc()
-            log.info("%s %d: %s", camera, seq, error)
+            log.info("%s", error)
             self._send([Torn(camera, seq, attempt, type(self._stage).__name__)])
+        FRAME.set(None)  # not when handle raised: what is logged of that belongs to the frame
         self._heartbeat.done()
         self._metrics.service.observe((time.monotonic_ns() - started_ns) / 1e9)
 

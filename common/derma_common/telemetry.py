@@ -21,11 +21,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from derma_common.contract import BUCKETS, CAMERA_STATES, CONTRACT, OBJECTIVE_S, PARTS, REASONS, page
+from derma_common.gpu import Row, open_gpus
 
 __all__ = ["BUCKETS", "OBJECTIVE_S", "Conservation", "Metrics", "Sample", "SinkMetrics", "SupervisorMetrics", "samples"]
 
 prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series of every counter
-Row = tuple[str, tuple[str, ...], float]  # metric, values of its labels, value
 _SPECS = {spec.name: spec for spec in CONTRACT}
 
 
@@ -175,6 +175,7 @@ class SupervisorMetrics(_Endpoint):
         super().__init__()
         self.read(lambda: [("derma_build_info", (version,), 1)])
         self.read(lambda: _workers(wanted(), list(seen()), time.monotonic_ns()))
+        self.read(open_gpus())
 
 
 class MetricsServer:

@@ -7,8 +7,9 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.strategies import of_message
 
 from derma_capture.slots import Slots
 from derma_capture.sources import Shot
@@ -22,7 +23,6 @@ from derma_common.recordings import open_recording
 from derma_common.rings import RingReader
 from derma_common.seqset import SeqSet
 from derma_common.telemetry import Metrics
-from support.strategies import of_message
 
 SECOND = 1_000_000_000
 DETECTOR, SINK = "detector.0", "sink.0"
@@ -378,6 +378,7 @@ def test_a_live_source_that_does_not_open_says_why(place, sink):
         stage.tick(SECOND)
 
 
+@settings(max_examples=20)
 @given(messages=st.lists(of_message(Roster) | of_message(Ack), max_size=5))
 def test_whatever_is_broadcast_a_capture_goes_on(place, folder, sink, messages):
     stage = synchronised(place.recorded(str(folder)), sink)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.models import fake_classifier, fake_detector
 
+from derma_common.errors import ModelError
 from derma_common.inference.classification import Classifier
 from derma_common.inference.detection import MIN_SIDE_PX, Detector, decode
 
@@ -91,3 +92,16 @@ def test_probabilities_come_for_every_crop_however_many(tmp_path):
 
 def test_no_crop_gives_no_probabilities(tmp_path):
     assert Classifier.open(fake_classifier(tmp_path / "c")).classify([]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("logits", [[1.0, 2.0], [1.0] * 4])
+def test_a_network_with_another_number_of_classes_than_its_card_is_one_clear_error(tmp_path, logits):
+    classifier = Classifier.open(fake_classifier(tmp_path / "c", logits=logits))
+    with pytest.raises(ModelError, match="its card has 3 classes"):
+        classifier.classify([paint(40, 40)])
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_box_that_is_no_number_takes_no_other_with_it(wrong):
+    found = decode(rows([(wrong, 0, 10, 10), (0, 0, 10, 10)]), scores([0.9, 0.8]), 0.25, 0.45)
+    assert found.boxes.tolist() == [[0, 0, 10, 10]]

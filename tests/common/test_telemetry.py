@@ -10,10 +10,10 @@ import urllib.request
 import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from support.metrics import values
 
 from derma_common.contract import BUCKETS, CONTRACT, LABELS, OBJECTIVE_S
 from derma_common.telemetry import Conservation, Metrics
-from support.metrics import values
 
 FLOW = Conservation("cam0", 10, 5, {"busy": 2, "deadline": 1}, 2, 3, 1, 0.25)
 

@@ -36,8 +36,8 @@ class TrainSettings:
     peak_rate: float = 1.5e-3
     weight_decay: float = 5e-3
     burn_in: int = 150  # steps; the rate grows with (step / burn_in)^2
-    ema: float = 0.998
-    epoch_images: int = 1600
+    ema: float = 0.996
+    epoch_images: int = 800
     seed: int = 0
     # Darknet's box weight of 0.07 belongs to its 2 M SGD steps; in a short AdamW run it leaves boxes loose
     loss: LossSettings = field(default_factory=lambda: LossSettings(iou_normalizer=1.0))

@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from derma_common.errors import ModelError
 from derma_common.inference.card import ModelCard
 from derma_common.inference.opening import open_runner
 from derma_common.inference.runner import Runner
@@ -36,7 +37,13 @@ class Classifier:
         for start in range(0, len(crops), spec.max_batch):
             batch = [resize(crop, spec.width) for crop in crops[start : start + spec.max_batch]]
             outputs = self._runner.infer({spec.name: to_tensor(batch, spec.mean, spec.std)})
-            parts.append(softmax(outputs["logits"], self.card.temperature))
+            logits = outputs["logits"]
+            if logits.shape != (len(batch), len(self.card.classes)):
+                raise ModelError(
+                    f"{self.card.name}: the network gives logits {logits.shape} for {len(batch)} crops, "
+                    f"its card has {len(self.card.classes)} classes"
+                )
+            parts.append(softmax(logits, self.card.temperature))
         return np.concatenate(parts) if parts else np.empty((0, len(self.card.classes)), dtype=np.float32)
 
     def close(self) -> None:

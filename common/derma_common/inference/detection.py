@@ -62,7 +62,8 @@ class Detector:
 
 def decode(boxes: Boxes, scores: npt.NDArray[np.float32], score_threshold: float, iou_threshold: float) -> Detections:
     """Keep rows of boxes (A, 4) xyxy px with score (A,) above the threshold and suppress their doubles."""
-    likely = scores > score_threshold
+    # a box that is no number would suppress all others: no IoU with it is below any threshold
+    likely = (scores > score_threshold) & np.isfinite(boxes).all(axis=1)
     boxes, scores = boxes[likely], scores[likely]
     kept = nms(boxes, scores, iou_threshold)
     return Detections(boxes[kept], scores[kept])

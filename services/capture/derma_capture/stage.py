@@ -20,7 +20,7 @@ from derma_common.preprocess import Image
 from derma_common.recordings import Recording
 from derma_common.stage import BEAT_S
 from derma_common.telemetry import Conservation, Metrics
-from derma_common.topology import Service, service_of
+from derma_common.topology import Service
 
 log = logging.getLogger(__name__)
 ASK_EVERY_NS = 100_000_000
@@ -108,14 +108,14 @@ class CaptureStage:
 
     def _may_have_lost_ours(self, instance: str, roster: Roster) -> bool:
         """Say whether a dead instance held frames of this camera that can be sent again now."""
-        match service_of(instance):
+        match instance.split(".", 1)[0]:
             case Service.CLASSIFIER:
                 return True  # the detector gives its crops to others, or keeps them until there is one
             case Service.DETECTOR:
                 return instance == self._detector and instance in roster.ready
             case Service.SINK:
                 return instance in roster.ready
-            case Service.CAPTURE:
+            case _:
                 return False
 
     def tick(self, now_ns: int) -> Iterable[Message]:

@@ -79,7 +79,7 @@ def receive_for_ever(kind: str, directory: Path) -> None:
 def _receive_hops(directory: Path, answers: zmq.Socket[bytes]) -> None:
     """Receive frames with the sockets that a detector has, as `StageHost.step` does."""
     hub, rings = Hub(directory), RingReader(directory)
-    work, frames = hub.serve_work(WORK, DETECTOR), hub.pull(FRAMES, DETECTOR)
+    work, frames = hub.serve_work(WORK, DETECTOR, 0), hub.pull(FRAMES, DETECTOR)
     hub.watch(sys.stdin.fileno())
     answers.send(b"0")
     while True:

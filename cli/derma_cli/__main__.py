@@ -8,7 +8,7 @@ import traceback
 import typer
 
 import derma_common
-from derma_cli import findings, services, up
+from derma_cli import findings, observe, services, top, up
 from derma_common.errors import UserError
 from derma_common.logs import Redactor
 
@@ -25,6 +25,8 @@ app.command()(services.down)
 app.command()(services.ps)
 app.command()(services.logs)
 app.command()(services.scale)
+app.command()(top.top)
+app.command()(observe.observe)
 app.command("findings")(findings.findings)
 
 

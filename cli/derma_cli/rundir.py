@@ -35,18 +35,23 @@ class RunDir:
 
     def __enter__(self) -> Self:
         """Lock and empty the directory. Raises ResourceError when a run holds it or it cannot be made."""
-        try:
-            _make_private(self.path.parent)
-            _make_private(self.path)
-        except OSError as error:
-            raise ResourceError(
-                f"cannot make the run directory {self.path}: {error.strerror}; set run.shm_dir"
-            ) from error
-        self._lock = _lock(self.path)
-        if self._lock < 0:
-            raise already_up(self.path)
-        _empty(self.path)
-        return self
+        while True:
+            try:
+                _make_private(self.path.parent)
+                _make_private(self.path)
+                self._lock = _lock(self.path)
+            except FileNotFoundError:
+                continue  # a run that was just ending removed it under our hands
+            except OSError as error:
+                raise ResourceError(
+                    f"cannot make the run directory {self.path}: {error.strerror}; set run.shm_dir"
+                ) from error
+            if self._lock < 0:
+                raise already_up(self.path)
+            if _is_locked_by(self.path, self._lock):
+                _empty(self.path)
+                return self
+            os.close(self._lock)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -98,6 +103,14 @@ def _lock(path: Path) -> int:
         os.close(descriptor)
         return -1
     return descriptor
+
+
+def _is_locked_by(path: Path, lock: int) -> bool:
+    """Say whether the locked file is still the directory's lock file, not one that was removed meanwhile."""
+    try:
+        return os.path.samestat(os.stat(path / LOCK_FILE), os.fstat(lock))
+    except FileNotFoundError:
+        return False
 
 
 def _empty(path: Path) -> None:

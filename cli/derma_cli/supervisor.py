@@ -19,6 +19,7 @@ from derma_common.config import RunPlan, Settings
 from derma_common.errors import RunError, error_of
 from derma_common.messages import Command, Reply, Roster, ServiceState, Suspect
 from derma_common.topology import CONTROL, ROLES, ROSTER, Service, detector_of, instance_name
+from derma_common.tracing import TRACES_FILE
 from derma_common.transport import Hub, answer
 
 log = logging.getLogger(__name__)
@@ -39,8 +40,8 @@ class Supervisor:
         self._run_dir = Path(plan.run_dir)
         self._logs = self.settings.data_dir / "logs"
         self._logs.mkdir(parents=True, exist_ok=True)
-        for old in self._logs.glob("*.log"):
-            old.unlink()
+        for old in (*self._logs.glob("*.log"), self.settings.data_dir / TRACES_FILE):
+            old.unlink(missing_ok=True)
         # children read this end; only we hold the other, so it closes with us
         self._alive_fd, self._alive_end = os.pipe()
         self.hub = Hub(self._run_dir)

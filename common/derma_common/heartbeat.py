@@ -116,6 +116,8 @@ def read_beat(directory: Path, instance: str) -> Beat | None:
         version, beat_ns, incarnation, pid, state, port, handled, seq, camera, length = _LAYOUT.unpack_from(data)
         if version == 0:
             return None
+        if path.read_bytes()[:8] != data[:8]:
+            continue  # written while it was read
         if version % 2 == 0 or not _alive(pid):  # a writer that died in the middle leaves it odd
             return Beat(
                 incarnation, pid, STATES[state] if state < len(STATES) else "starting", beat_ns, port, handled,

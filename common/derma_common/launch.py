@@ -20,13 +20,14 @@ from pathlib import Path
 
 import cv2
 
-from derma_common import logs
+from derma_common import logs, stderr
 from derma_common.config import RunPlan, Settings, read_plan
-from derma_common.errors import UserError
+from derma_common.errors import ConfigError, ResourceError, UserError
 from derma_common.heartbeat import Heartbeat
 from derma_common.stage import Orphaned, StageHost, Stop
 from derma_common.telemetry import Metrics
 from derma_common.topology import Service, service_of
+from derma_common.tracing import Tracer
 from derma_common.transport import Hub
 
 _PR_SET_PDEATHSIG = 1
@@ -47,6 +48,7 @@ class Seat:
     stop: Stop
     alive_fd: int
     closing: ExitStack
+    tracer: Tracer | None = None  # while tracing is on
 
     @property
     def settings(self) -> Settings:
@@ -69,6 +71,8 @@ def launch(build: Callable[[Seat], StageHost], argv: list[str] | None = None) ->
         logs.install(plan.settings, arguments.instance, plan.run_id, sys.stderr, camera)
         _place(plan.settings, service_of(arguments.instance))
         with ExitStack() as closing:
+            if stderr.needed(plan.settings, camera):
+                closing.enter_context(stderr.logged())
             seat = _seat(arguments, plan, stop, closing)
             host = build(seat)
             seat.heartbeat.state = "ready"
@@ -102,10 +106,14 @@ def _seat(arguments: argparse.Namespace, plan: RunPlan, stop: Stop, closing: Exi
     if plan.settings.metrics.enabled:
         # its thread is a daemon: closing it would only delay the process's end
         heartbeat.metrics_port = metrics.serve(plan.settings.metrics.address).port
+    tracer = None
+    if plan.settings.tracing.enabled:
+        tracer = Tracer(plan.settings, plan.run_id, arguments.instance)
+        closing.callback(tracer.close)
     index = arguments.instance.split(".", 1)[1]
     return Seat(
         arguments.instance, arguments.incarnation, index, plan, arguments.run_dir, hub, heartbeat, metrics, stop,
-        arguments.alive_fd, closing,
+        arguments.alive_fd, closing, tracer,
     )  # fmt: skip
 
 
@@ -123,13 +131,13 @@ def _place(settings: Settings, service: Service) -> None:
         allowed = os.sched_getaffinity(0)
         chosen = set(section.cores) & allowed
         if not chosen:
-            raise UserError(f"{service}.cores {list(section.cores)} names no core of this machine {sorted(allowed)}")
+            raise ConfigError(f"{service}.cores {list(section.cores)} names no core of this machine {sorted(allowed)}")
         os.sched_setaffinity(0, chosen)
     if section.priority:
         try:
             os.nice(section.priority)
         except PermissionError:
-            raise UserError(
+            raise ResourceError(
                 f"{service}.priority {section.priority} needs the right to raise priorities (CAP_SYS_NICE)"
             ) from None
     cv2.setNumThreads(settings.capture.threads)

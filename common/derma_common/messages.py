@@ -13,6 +13,7 @@ from derma_common.seqset import Range
 
 BoxRow = tuple[float, float, float, float]  # x1 y1 x2 y2, px of the captured frame
 Square = tuple[int, int, int, int]  # x1 y1 x2 y2, whole px, may reach over the edge
+TRACE_BYTES = 26  # a trace context, see tracing.py
 LARGEST_SQUARE = 4  # times the picture's longer side: whoever cuts it needs that much memory
 
 
@@ -42,10 +43,12 @@ class Frame:
     capture_wait_ns: int  # waiting for a credit
     capture_service_ns: int  # reading, decoding and writing into the ring
     sent_ns: int
+    trace: bytes = b""  # whose last span is the parent of whoever works on this message
 
     def __post_init__(self) -> None:
         if self.seq < 0 or self.attempt < 0:
             raise ValueError(f"no frame has seq {self.seq} and attempt {self.attempt}")
+        _check_trace(self.trace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class Crops:
     first: int  # index of the first square among the frame's detections
     squares: tuple[Square, ...]
     queued_ns: int
+    owner: str = ""  # the incarnation of the detector that hands it out
 
     def __post_init__(self) -> None:
         width, height = self.frame.handle.width, self.frame.handle.height
@@ -99,10 +103,12 @@ class Classifications:
     queued_ns: int
     started_ns: int
     done_ns: int
+    trace: bytes = b""
 
     def __post_init__(self) -> None:
         if self.first < 0 or self.seq < 0:
             raise ValueError(f"no crop is number {self.first} of frame {self.seq}")
+        _check_trace(self.trace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +117,14 @@ class Capacity:
 
     worker: str
     room: int  # crops that each detector may have outstanding here (sent, not yet finished); 0: it is leaving
-    finished: dict[str, int]  # detector → its crops finished since the worker's start
+    finished: dict[str, int]  # owner (a detector's incarnation) → its crops finished here
 
 
 @dataclass(frozen=True, slots=True)
 class Farewell:
-    """A detector confirms a worker's leave: it sent `sent` crops in all and will send no more."""
+    """A detector confirms a worker's leave: its incarnation `owner` sent `sent` crops and will send no more."""
 
-    detector: str
+    owner: str
     sent: int
 
 
@@ -130,9 +136,11 @@ class Close:
     ranges: tuple[Range, ...]
     reason: str
     origin: str = ""  # the picture's file, where the reason is the file
+    trace: bytes = b""  # of a single frame that had been sent
 
     def __post_init__(self) -> None:
         _check_ranges(self.ranges)
+        _check_trace(self.trace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +253,11 @@ def _check_ranges(ranges: tuple[Range, ...]) -> None:
     for first, last in ranges:
         if not 0 <= first <= last:
             raise ValueError(f"no range of sequence numbers: {first} … {last}")
+
+
+def _check_trace(trace: bytes) -> None:
+    if trace and len(trace) != TRACE_BYTES:
+        raise ValueError(f"a trace context has {TRACE_BYTES} bytes, this has {len(trace)}")
 
 
 TYPES: tuple[type, ...] = (

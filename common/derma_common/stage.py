@@ -15,6 +15,7 @@ from derma_common.heartbeat import Heartbeat
 from derma_common.logs import FRAME
 from derma_common.messages import Classifications, Crops, Detections, Frame, Message, Torn
 from derma_common.telemetry import Metrics
+from derma_common.tracing import Tracer
 from derma_common.transport import Hub, Link
 
 log = logging.getLogger(__name__)
@@ -75,10 +76,11 @@ class StageHost:
         metrics: Metrics,
         stop: Stop,
         alive_fd: int = -1,
+        tracer: Tracer | None = None,
     ) -> None:
         self._stage, self._hub, self._inputs, self._routes = stage, hub, inputs, routes
         self._heartbeat, self._metrics, self._stop = heartbeat, metrics, stop
-        self._alive_fd = alive_fd
+        self._alive_fd, self._tracer = alive_fd, tracer
         self._left = False
         self._complained_ns = 0
         if alive_fd >= 0:
@@ -121,15 +123,22 @@ class StageHost:
         self._metrics.wait.observe(max(0, started_ns - sent_ns) / 1e9)
         self._heartbeat.doing(camera, seq)
         FRAME.set((camera, seq, attempt))
+        span, problem = None, ""
+        if self._tracer is not None and isinstance(message, Frame | Crops):
+            message, span = self._tracer.begin(message, started_ns - sent_ns, started_ns)
         try:
             self._send(self._stage.handle(message))
         except StaleHandle as error:
+            problem = "the pixels were gone"
             self._metrics.stale.inc()
             log.info("%s", error)
             self._send([Torn(camera, seq, attempt, type(self._stage).__name__)])
         FRAME.set(None)  # not when handle raised: what is logged of that belongs to the frame
         self._heartbeat.done()
-        self._metrics.service.observe((time.monotonic_ns() - started_ns) / 1e9)
+        ended_ns = time.monotonic_ns()
+        self._metrics.service.observe((ended_ns - started_ns) / 1e9)
+        if span is not None:
+            span.end(ended_ns, problem)
 
     def _send(self, messages: Iterable[Message]) -> None:
         for message in messages:

@@ -205,10 +205,22 @@ class StoreReader:
         ).fetchone()
         return (row[1] - row[0]) / 1e9 if row and row[0] is not None else 0.0
 
-    def _latencies(self, run: str) -> dict[str, Any]:
+    def timings(self, run: str) -> tuple[np.typing.NDArray[np.float64], np.typing.NDArray[np.bool_]]:
+        """Return times (N, 9) ms and whether live (N,) of a run's frames.
+
+        The columns are end to end, then wait and service of each of STAGES; NaN where a frame had no crops.
+        """
         columns = ["end_to_end_ns"] + [f"{stage}_{part}_ns" for stage in STAGES for part in ("wait", "service")]
-        rows = self._db.execute(f"SELECT {', '.join(columns)} FROM timings WHERE run = ?", (run,)).fetchall()
-        table = np.asarray(rows, dtype=np.float64).reshape(-1, len(columns)) / 1e6
+        rows = self._db.execute(
+            f"SELECT {', '.join('t.' + c for c in columns)}, c.live FROM timings t JOIN cameras c ON c.run = t.run"
+            " AND c.name = t.camera WHERE t.run = ?",
+            (run,),
+        ).fetchall()
+        table = np.asarray(rows, dtype=np.float64).reshape(-1, len(columns) + 1)
+        return table[:, :-1] / 1e6, table[:, -1] > 0
+
+    def _latencies(self, run: str) -> dict[str, Any]:
+        table, _ = self.timings(run)
         summary: dict[str, Any] = {"end_to_end": _percentiles(table[:, 0])}
         for i, stage in enumerate(STAGES):
             summary[stage] = {

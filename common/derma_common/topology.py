@@ -80,6 +80,16 @@ def service_of(instance: str) -> Service:
     return Service(instance.split(".", 1)[0])
 
 
+def owner_name(instance: str, incarnation: int) -> str:
+    """Return the name of one incarnation of a detector, as workers count what it sent them."""
+    return f"{instance}/{incarnation}"
+
+
+def instance_of(owner: str) -> str:
+    """Return the instance of an owner's name."""
+    return owner.rpartition("/")[0]
+
+
 def detector_of(camera_index: int, detectors: int) -> str:
     """Return the detector that a camera belongs to, for the whole run."""
     return instance_name(Service.DETECTOR, camera_index % detectors)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import zmq
 
 from derma_common.errors import InvalidMessage, ResourceError
 from derma_common.messages import Capacity, Command, Crops, Farewell, Message, Reply
-from derma_common.topology import Topic, socket_path
+from derma_common.topology import Topic, owner_name, socket_path
 from derma_common.wire import MAX_BYTES, decode, encode
 from derma_common.workpool import WorkPool
 
@@ -93,7 +94,7 @@ class WorkServer(Link):
         """Queue crops and hand out what can be handed out."""
         if not isinstance(message, Crops):
             raise TypeError(f"work carries crops, not {type(message).__name__}")
-        self.pool.put(message)
+        self.pool.put(replace(message, owner=self.pool.owner))
         self.hand_out()
         return True
 
@@ -160,9 +161,9 @@ class Hub:
         link.socket.subscribe(b"")
         return self._connected(link, "")
 
-    def serve_work(self, topic: Topic, instance: str) -> WorkServer:
+    def serve_work(self, topic: Topic, instance: str, incarnation: int) -> WorkServer:
         """Own a work topic."""
-        link = WorkServer(self, topic, instance)
+        link = WorkServer(self, topic, owner_name(instance, incarnation))
         self._bound(link, instance)
         return link
 

@@ -22,6 +22,7 @@ from derma_common.messages import TYPES, Message
 MAX_BYTES = 1 << 20
 MAX_ITEMS = 4096  # of one array or map
 MAX_TEXT = 4096  # characters of one string
+MAX_BINARY = 64  # bytes of one field; pixels never travel
 MAX_INT = (1 << 62) - 1  # so the difference of two times still fits into 64 bits, in the database too
 TYPE_KEY = "t"
 
@@ -42,7 +43,7 @@ def decode(data: bytes | memoryview) -> Message:
         raise InvalidMessage(f"message of {len(data)} bytes, the limit is {MAX_BYTES}")
     try:
         body = msgpack.unpackb(
-            data, raw=False, use_list=True, strict_map_key=True, max_ext_len=0, max_bin_len=0,
+            data, raw=False, use_list=True, strict_map_key=True, max_ext_len=0, max_bin_len=MAX_BINARY,
             max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS, max_str_len=MAX_TEXT * 4,
         )  # fmt: skip
     except Exception as error:  # msgpack raises ValueError, TypeError, UnicodeDecodeError and its own
@@ -89,6 +90,15 @@ def _str_check(where: str) -> Check:
     def check(value: Any) -> str:
         if type(value) is not str or len(value) > MAX_TEXT:
             raise InvalidMessage(f"{where} must be text of at most {MAX_TEXT} characters")
+        return value
+
+    return check
+
+
+def _bytes_check(where: str) -> Check:
+    def check(value: Any) -> bytes:
+        if type(value) is not bytes or len(value) > MAX_BINARY:
+            raise InvalidMessage(f"{where} must be at most {MAX_BINARY} bytes")
         return value
 
     return check
@@ -168,6 +178,8 @@ def _check_for(hint: Any, where: str) -> Check:
     raise TypeError(f"the wire has no form for {hint}")
 
 
-_SCALARS: dict[Any, Callable[[str], Check]] = {int: _int_check, float: _float_check, str: _str_check}
+_SCALARS: dict[Any, Callable[[str], Check]] = {
+    int: _int_check, float: _float_check, str: _str_check, bytes: _bytes_check,
+}  # fmt: skip
 _READ: dict[type, tuple[tuple[str, ...], Read]] = {}  # type → its fields and how to read them all
 _BY_NAME: dict[str, Check] = {cls.__name__: _dataclass_check(cls, cls.__name__) for cls in TYPES}

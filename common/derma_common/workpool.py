@@ -8,7 +8,7 @@ worker holds at most the room that it offered.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from derma_common.messages import Capacity, Crops
 
@@ -28,7 +28,7 @@ class WorkPool:
     """Pending crops and the workers that may take them. Workers are known by their connection's identity."""
 
     def __init__(self, owner: str, silent_after_ns: int) -> None:
-        """Make the pool of detector `owner`; a worker not heard for `silent_after_ns` is given nothing."""
+        """Make the pool of `owner`, one incarnation of a detector; a worker not heard for `silent_after_ns` is given nothing."""
         self.owner = owner
         self._silent_after_ns = silent_after_ns
         self._pending: deque[Crops] = deque()
@@ -49,8 +49,6 @@ class WorkPool:
         worker = self._workers.setdefault(identity, _Worker())
         worker.room, worker.heard_ns = capacity.room, now_ns
         worker.finished = capacity.finished.get(self.owner, 0)
-        # a predecessor of this detector sent more than we know of
-        worker.sent = max(worker.sent, worker.finished)
 
     def sent_to(self, identity: bytes) -> int:
         """Return how many crops a worker was sent since it introduced itself."""
@@ -113,5 +111,5 @@ def _slot(work: Crops) -> tuple[str, int, int]:
 
 
 def _split(work: Crops, n: int) -> tuple[Crops, Crops]:
-    head = Crops(work.frame, work.first, work.squares[:n], work.queued_ns)
-    return head, Crops(work.frame, work.first + n, work.squares[n:], work.queued_ns)
+    head = replace(work, squares=work.squares[:n])
+    return head, replace(work, first=work.first + n, squares=work.squares[n:])

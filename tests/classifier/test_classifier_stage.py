@@ -21,7 +21,7 @@ from derma_common.telemetry import Metrics
 from derma_common.topology import RESULTS, WORK
 from derma_common.wire import decode, encode
 
-OWNERS = {"cam0": "detector.0", "cam1": "detector.1"}
+DETECTORS = ("detector.0", "detector.1")
 
 
 @pytest.fixture
@@ -40,9 +40,9 @@ def captured(ring):
 def stage_for(run_dir, classifier_dir):
     readers = []
 
-    def make(owners=OWNERS, room=8):
+    def make(detectors=DETECTORS, room=8):
         readers.append(RingReader(run_dir))
-        return ClassifierStage(Classifier.open(classifier_dir), readers[-1], "classifier.0", room, owners)
+        return ClassifierStage(Classifier.open(classifier_dir), readers[-1], "classifier.0", room, detectors)
 
     yield make
     for reader in readers:
@@ -61,24 +61,25 @@ def test_crops_become_calibrated_probabilities_row_by_row(stage_for, captured):
     assert decode(encode(result)) == result
 
 
-def test_finished_crops_are_counted_for_the_detector_of_their_camera(stage_for, captured):
+def test_finished_crops_are_counted_for_the_incarnation_that_sent_them(stage_for, captured):
     stage = stage_for()
-    assert stage.handle(crops(captured, 3))[1] == Capacity("classifier.0", 8, {"detector.0": 3, "detector.1": 0})
-    assert stage.handle(crops(captured, 2))[1] == Capacity("classifier.0", 8, {"detector.0": 5, "detector.1": 0})
+    assert stage.handle(crops(captured, 3, owner="detector.0/0"))[1].finished == {"detector.0/0": 3}
+    assert stage.handle(crops(captured, 2, owner="detector.1/4"))[1].finished == {"detector.0/0": 3, "detector.1/4": 2}
+
+
+def test_a_detectors_successor_starts_at_none(stage_for, captured):
+    stage = stage_for()
+    stage.handle(crops(captured, 3, owner="detector.0/0"))
+    assert stage.handle(crops(captured, 1, owner="detector.0/1"))[1].finished == {"detector.0/1": 1}
 
 
 def test_crops_whose_pixels_are_gone_are_finished_too(stage_for, captured):
     stage = stage_for()
     stale = replace(captured, handle=replace(captured.handle, generation=999))
     with pytest.raises(StaleHandle):
-        stage.handle(crops(stale, 2))
+        stage.handle(crops(stale, 2, owner="detector.0/0"))
     (stated,) = stage.tick(STATE_EVERY_NS)
-    assert stated.finished["detector.0"] == 2
-
-
-def test_crops_of_a_camera_that_nobody_knows_are_no_detectors(stage_for, captured):
-    stage = stage_for({"cam9": "detector.0"})
-    assert stage.handle(crops(captured))[1].finished == {"detector.0": 0}
+    assert stated.finished["detector.0/0"] == 2
 
 
 def test_the_capacity_is_stated_again_and_again(stage_for):
@@ -99,17 +100,17 @@ def test_a_leaving_worker_asks_for_no_more(stage_for):
 def test_a_leaving_worker_waits_until_every_detector_confirmed_what_it_sent(stage_for, captured):
     stage = stage_for()
     stage.leave()
-    stage.handle(Farewell("detector.1", 0))
+    stage.handle(Farewell("detector.1/0", 0))
     assert not stage.finished
-    stage.handle(Farewell("detector.0", 2))
+    stage.handle(Farewell("detector.0/0", 2))
     assert not stage.finished
-    stage.handle(crops(captured, 2))
+    stage.handle(crops(captured, 2, owner="detector.0/0"))
     assert stage.finished
 
 
 def test_a_farewell_before_leaving_changes_nothing(stage_for):
-    stage = stage_for({"cam0": "detector.0"})
-    stage.handle(Farewell("detector.0", 0))
+    stage = stage_for(["detector.0"])
+    stage.handle(Farewell("detector.0/0", 0))
     assert not stage.finished
 
 
@@ -124,12 +125,12 @@ def test_a_detector_that_does_not_answer_is_not_waited_for_forever(stage_for):
 @pytest.fixture
 def running(hub, other_hub, heartbeat, stage_for):
     """A worker process's host, the detector's work server and the sink's results."""
-    server = hub.serve_work(WORK, "detector.0")
+    server = hub.serve_work(WORK, "detector.0", 0)
     results = hub.pull(RESULTS)
     work, to_sink = other_hub.ask_work(WORK, "detector.0"), other_hub.push(RESULTS)
     stop = Stop()
     routes = {Classifications: [to_sink], Capacity: [work], Torn: [to_sink]}
-    stage = stage_for({"cam0": "detector.0"}, room=4)
+    stage = stage_for(["detector.0"], room=4)
     host = StageHost(stage, other_hub, {work: 1}, routes, heartbeat, Metrics("classifier.0"), stop)
     return host, server, results, stop
 

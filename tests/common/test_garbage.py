@@ -121,7 +121,7 @@ def test_garbage_in_a_turn_is_limited_like_messages(hub, heartbeat, stage, metri
 
 @pytest.fixture
 def server(hub):
-    return hub.serve_work(WORK, DETECTOR)
+    return hub.serve_work(WORK, DETECTOR, 0)
 
 
 @pytest.fixture

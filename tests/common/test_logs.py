@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from support.builders import frame
 
-from derma_common import logs
+from derma_common import logs, stderr
 from derma_common.config import Camera, LoggingSettings, Settings
 from derma_common.errors import StaleHandle
 from derma_common.logs import FRAME, Redactor, message_of
@@ -215,7 +215,7 @@ def test_the_last_words_are_the_message_of_json_or_the_line():
 
 CRASH = """
 import sys
-from derma_common import logs
+from derma_common import logs, stderr
 from derma_common.config import Camera, LoggingSettings, Settings
 from dataclasses import replace
 settings = replace(Settings(), logging=LoggingSettings("info", sys.argv[1]), camera=(Camera("room", sys.argv[2]),))
@@ -240,3 +240,40 @@ def test_a_process_ends_with_one_line_for_its_user_and_no_secret(form, how):
         assert done.stderr.count("Traceback") == 1
     if form == "json":
         assert all(json.loads(line)["camera"] == "room" for line in done.stderr.splitlines())
+
+
+NATIVE = """
+import os, sys
+from derma_common import logs, stderr
+from derma_common.config import Camera, LoggingSettings, Settings
+from dataclasses import replace
+settings = replace(Settings(), logging=LoggingSettings("info", sys.argv[1]), camera=(Camera("room", sys.argv[2]),))
+logs.install(settings, "capture.room", "run-1", sys.stderr, "room")
+assert stderr.needed(settings, "room")
+with stderr.logged():
+    os.write(2, b"[hls] cannot load 'http://user:canary-secret@camera.example/seg.ts?token=canary-token'\\n")
+    logs.logging.warning("from Python")
+    os.write(2, b"half a line \\xff")
+logs.say_last("the end")
+"""
+
+
+@pytest.mark.parametrize("form", ["human", "json"])
+def test_what_native_libraries_write_is_logged_without_secrets(form):
+    done = subprocess.run([sys.executable, "-c", NATIVE, form, SOURCE], capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
+    assert len(lines) == 4
+    assert "canary" not in done.stderr
+    assert message_of(lines[-1]) == "the end"
+    native = [line for line in lines if "cannot load" in line]
+    assert "http://camera.example/seg.ts" in native[0]
+    if form == "json":
+        assert {json.loads(line)["logger"] for line in lines} >= {"native", "root"}
+
+
+def test_native_lines_stay_where_they_are_unless_they_could_hold_a_secret_or_must_be_json():
+    assert stderr.needed(settings("human"), "room")
+    assert stderr.needed(settings("json", "exam.mp4"), "")
+    assert not stderr.needed(settings("human"), "")
+    for source in ("exam.mp4", "0", "synthetic://?frames=3"):
+        assert not stderr.needed(settings("human", source), "room")

@@ -10,7 +10,7 @@ import msgpack
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support.builders import crops, detections, frame
+from support.builders import classifications, crops, detections, frame
 from support.strategies import JSON_LIKE, MESSAGES, of_message
 
 from derma_common import messages as m
@@ -110,6 +110,20 @@ def test_a_field_that_was_added_later_has_its_default():
     body = as_map(m.Ack("cam0", ((0, 1),), 2, {}, ((1, 0),)))
     del body["torn"]
     assert decode(msgpack.packb(body)) == m.Ack("cam0", ((0, 1),), 2, {})
+
+
+@pytest.mark.parametrize("message", [frame(), classifications(frame()), m.Close("cam0", ((1, 1),), "poison")])
+def test_a_message_from_before_there_were_traces_has_none(message):
+    body = as_map(message)
+    del body["trace"]
+    assert decode(msgpack.packb(body)) == message
+    assert message.trace == b""
+
+
+@pytest.mark.parametrize("trace", [b"\0" * 25, b"\0" * 27, b"\0" * 65, "0" * 26, 5, None, [0] * 26])
+def test_a_trace_context_that_is_none_is_invalid(trace):
+    with pytest.raises(InvalidMessage):
+        decode(msgpack.packb(as_map(frame()) | {"trace": trace}))
 
 
 @pytest.mark.parametrize("name", ["Handle", "FoundLesion", "dict", "__class__", "", 5, None, ["Ask"]])

@@ -14,6 +14,7 @@ from derma_common.wire import MAX_INT
 _FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 _TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 _SEQS = st.integers(0, MAX_INT)
+_TRACES = st.just(b"") | st.binary(min_size=m.TRACE_BYTES, max_size=m.TRACE_BYTES)  # the only bytes that travel
 
 
 def _ranges() -> st.SearchStrategy[tuple[m.Range, ...]]:
@@ -30,7 +31,7 @@ def _squares_inside(draw: st.DrawFn, handle: m.Handle) -> m.Square:
 
 def of_hint(hint: Any) -> st.SearchStrategy[Any]:
     """Return a strategy for the values that a type hint of the wire admits."""
-    scalars = {int: st.integers(-MAX_INT, MAX_INT), float: _FLOATS, str: _TEXT}
+    scalars = {int: st.integers(-MAX_INT, MAX_INT), float: _FLOATS, str: _TEXT, bytes: _TRACES}
     if hint in scalars:
         return scalars[hint]
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)

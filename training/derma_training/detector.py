@@ -3,7 +3,7 @@
     python -m derma_training.detector pack DATA WORK --packs 30
     python -m derma_training.detector train DATA WORK --minutes 60
     python -m derma_training.detector export WORK MODEL_DIR
-    python -m derma_training.detector evaluate DATA MODEL_DIR
+    python -m derma_training.detector evaluate DATA MODEL_DIR --choose --write
 
 DATA is a folder of data sets (see `detector_sources`), WORK holds packs, checkpoint and log.
 """

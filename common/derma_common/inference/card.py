@@ -15,6 +15,7 @@ from typing import Any, Literal
 from derma_common.errors import ModelError
 
 CARD_FILE = "card.json"
+_OUTPUTS = {"detector": ("boxes", "scores"), "classifier": ("logits",)}
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,9 @@ def _check(card: ModelCard, path: Path) -> None:
     problems = []
     if card.kind not in ("detector", "classifier"):
         problems.append(f"kind {card.kind!r} is neither detector nor classifier")
+    lacking = set(_OUTPUTS.get(card.kind, ())) - set(card.outputs)
+    if lacking:
+        problems.append(f"a {card.kind} needs the outputs {', '.join(sorted(lacking))}")
     if not card.classes:
         problems.append("classes is empty")
     if Path(card.file).name != card.file:

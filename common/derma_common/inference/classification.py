@@ -43,6 +43,9 @@ class Classifier:
                     f"{self.card.name}: the network gives logits {logits.shape} for {len(batch)} crops, "
                     f"its card has {len(self.card.classes)} classes"
                 )
+            if not np.isfinite(logits).all():
+                # no error of the user's: the process dies, and a crop that does it three times is quarantined
+                raise FloatingPointError(f"{self.card.name}: the network gives logits that are not finite")
             parts.append(softmax(logits, self.card.temperature))
         return np.concatenate(parts) if parts else np.empty((0, len(self.card.classes)), dtype=np.float32)
 

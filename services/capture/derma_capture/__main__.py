@@ -15,6 +15,7 @@ from derma_common.messages import Ask, Close, Frame
 from derma_common.recordings import open_recording
 from derma_common.stage import StageHost
 from derma_common.topology import ACKS, FRAMES, RESULTS, ROSTER, detector_of
+from derma_common.tracing import Head
 
 
 def build(seat: Seat) -> StageHost:
@@ -34,7 +35,7 @@ def build(seat: Seat) -> StageHost:
     )
     arguments = (
         camera, settings.capture, window, slots, detector, settings.supervisor.poison_deaths, seat.heartbeat,
-        seat.metrics,
+        seat.metrics, Head(seat.plan.run_id, camera.name, settings.tracing, seat.tracer),
     )  # fmt: skip
     stage: CaptureStage
     if live:

@@ -21,6 +21,7 @@ from derma_common.recordings import Recording
 from derma_common.stage import BEAT_S
 from derma_common.telemetry import Conservation, Metrics
 from derma_common.topology import Service
+from derma_common.tracing import Head
 
 log = logging.getLogger(__name__)
 ASK_EVERY_NS = 100_000_000
@@ -35,13 +36,13 @@ class CaptureStage:
 
     def __init__(
         self, camera: Camera, settings: CaptureSettings, window: CreditWindow, slots: Slots, detector: str,
-        poison_deaths: int, heartbeat: Heartbeat, metrics: Metrics,
+        poison_deaths: int, heartbeat: Heartbeat, metrics: Metrics, head: Head | None = None,
     ) -> None:  # fmt: skip
         """`detector` is the instance that this camera belongs to."""
         self.camera, self.window = camera, window
         self._settings, self._slots, self._detector = settings, slots, detector
         self._poison_deaths = poison_deaths
-        self._heartbeat, self._metrics = heartbeat, metrics
+        self._heartbeat, self._metrics, self._head = heartbeat, metrics, head
         self._roster: Roster | None = None
         self._lost: dict[str, int] = {}  # losses that were answered with a retry
         self._asked_ns = self._closed_ns = 0
@@ -145,6 +146,9 @@ class CaptureStage:
         """Send again, as a last resort, what nobody answered for."""
         if not self.window.held:
             return
+        oldest_ns = min(held.frame.sent_ns for held in self.window.held.values())
+        if now_ns - oldest_ns <= self._settings.retry_after_s * 1e9:
+            return
         p99_ns = float(np.percentile(self._latencies, 99)) if len(self._latencies) > 20 else 0.0
         patience_ns = max(self._settings.retry_after_s * 1e9, 20 * p99_ns)
         for seq, held in self.window.held.items():
@@ -165,9 +169,11 @@ class CaptureStage:
         service_ns += now_ns - writing_ns
         frame = Frame(
             self.camera.name, seq, self.window.attempt, captured_ns, time.time_ns(), handle, origin, wait_ns,
-            service_ns, now_ns,
+            service_ns, now_ns, self._head.context(seq, self.window.attempt) if self._head else b"",
         )  # fmt: skip
         self.window.take(frame)
+        if self._head:
+            self._head.captured(frame)
         self._metrics.wait.observe(wait_ns / 1e9)
         self._metrics.service.observe(service_ns / 1e9)
         self._heartbeat.handled += 1

@@ -96,7 +96,11 @@ class CreditWindow:
     def closings(self) -> list[Close]:
         """Return what the sink is to be asked, again and again until it is durable."""
         asked = [Close(self.camera, (frames,), reason, origin) for frames, reason, origin in self._closing]
-        asked += [Close(self.camera, ((seq, seq),), h.closing) for seq, h in self.held.items() if h.closing]
+        asked += [
+            Close(self.camera, ((seq, seq),), h.closing, trace=h.frame.trace)
+            for seq, h in self.held.items()
+            if h.closing
+        ]
         return asked
 
     def resend(self, seq: int, now_ns: int) -> Frame:

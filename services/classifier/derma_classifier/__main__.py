@@ -23,8 +23,8 @@ def build(seat: Seat) -> StageHost:
     seat.closing.callback(rings.close)
     results = seat.hub.push(RESULTS)
     cameras = seat.settings.camera
-    detectors = {c.name: detector_of(i, seat.settings.detector.workers) for i, c in enumerate(cameras)}
-    work = [seat.hub.ask_work(WORK, detector) for detector in sorted(set(detectors.values()))]
+    detectors = sorted({detector_of(i, seat.settings.detector.workers) for i in range(len(cameras))})
+    work = [seat.hub.ask_work(WORK, detector) for detector in detectors]
     seat.metrics.model(classifier.card.name, classifier.card.sha256, classifier.card.runner)
     seat.metrics.classifier_only(settings.room)
     return StageHost(
@@ -36,6 +36,7 @@ def build(seat: Seat) -> StageHost:
         metrics=seat.metrics,
         stop=seat.stop,
         alive_fd=seat.alive_fd,
+        tracer=seat.tracer,
     )
 
 

@@ -10,6 +10,7 @@ from derma_common.messages import Capacity, Classifications, Crops, Farewell, Me
 from derma_common.preprocess import cut
 from derma_common.rings import RingReader
 from derma_common.stage import BEAT_S
+from derma_common.topology import instance_of
 
 STATE_EVERY_NS = 250_000_000
 FAREWELL_WITHIN_NS = 2_000_000_000  # a detector that does not confirm by then is dead
@@ -21,14 +22,13 @@ class ClassifierStage:
     wait_s = BEAT_S
 
     def __init__(
-        self, classifier: Classifier, rings: RingReader, worker: str, room: int, detectors: dict[str, str]
+        self, classifier: Classifier, rings: RingReader, worker: str, room: int, detectors: Iterable[str]
     ) -> None:
-        """`detectors` maps each camera to the detector that it belongs to."""
+        """`detectors` are the instances that may send work; `room` is what each may have outstanding here."""
         self._classifier, self._rings = classifier, rings
         self._worker, self._room = worker, room
-        self._owner = detectors
-        self._finished = dict.fromkeys(detectors.values(), 0)
-        self._farewells: dict[str, int] = {}
+        self._finished: dict[str, int] = {}  # by owner; a detector's successor starts at none
+        self._farewells: dict[str, Farewell | None] = dict.fromkeys(detectors)
         self._leaving_since_ns: int | None = None
         self._stated_ns = 0
 
@@ -37,13 +37,13 @@ class ClassifierStage:
         """Whether it is leaving and every detector confirmed that all it sent was finished."""
         if self._leaving_since_ns is None:
             return False
-        confirmed = all(self._farewells.get(d, -1) == n for d, n in self._finished.items())
+        confirmed = all(f is not None and f.sent == self._finished.get(f.owner, 0) for f in self._farewells.values())
         return confirmed or time.monotonic_ns() - self._leaving_since_ns > FAREWELL_WITHIN_NS
 
     def handle(self, message: Message) -> Iterable[Message]:
         """Classify the crops of a work message. Raises StaleHandle when the pixels are gone."""
         if isinstance(message, Farewell):
-            self._farewells[message.detector] = message.sent
+            self._farewells[instance_of(message.owner)] = message
             return []
         if not isinstance(message, Crops):
             return []
@@ -62,13 +62,14 @@ class ClassifierStage:
         return Classifications(
             frame.camera, frame.seq, frame.attempt, work.first,
             tuple(tuple(float(p) for p in row) for row in rows), card.classes, card.id, self._worker,
-            work.queued_ns, started_ns, time.monotonic_ns(),
+            work.queued_ns, started_ns, time.monotonic_ns(), frame.trace,
         )  # fmt: skip
 
     def _count(self, work: Crops) -> None:
-        detector = self._owner.get(work.frame.camera)
-        if detector is not None:
-            self._finished[detector] += len(work.squares)
+        if work.owner not in self._finished:  # a predecessor of this owner is dead: nobody asks for its count
+            for owner in [o for o in self._finished if instance_of(o) == instance_of(work.owner)]:
+                del self._finished[owner]
+        self._finished[work.owner] = self._finished.get(work.owner, 0) + len(work.squares)
 
     def tick(self, now_ns: int) -> Sequence[Message]:
         """State the capacity a few times a second."""

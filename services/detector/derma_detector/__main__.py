@@ -19,7 +19,7 @@ def build(seat: Seat) -> StageHost:
     """Open the network and the sockets of one detector."""
     settings = seat.settings.detector
     frames = seat.hub.pull(FRAMES, seat.instance)
-    work = seat.hub.serve_work(WORK, seat.instance)
+    work = seat.hub.serve_work(WORK, seat.instance, seat.incarnation)
     results = seat.hub.push(RESULTS)
     detector = Detector.open(Path(seat.plan.detector_dir), settings.threads)
     seat.closing.callback(detector.close)
@@ -38,6 +38,7 @@ def build(seat: Seat) -> StageHost:
         metrics=seat.metrics,
         stop=seat.stop,
         alive_fd=seat.alive_fd,
+        tracer=seat.tracer,
     )
 
 

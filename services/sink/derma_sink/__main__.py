@@ -37,7 +37,7 @@ def build(seat: Seat) -> StageHost:
     findings = seat.hub.publish(FINDINGS)
     names = [c.name for c in cameras]
     metrics = seat.metrics.sink_only(names, {"data": seat.settings.database.parent, "rings": seat.run_dir})
-    stage = SinkStage(store, names, metrics, seat.heartbeat)
+    stage = SinkStage(store, names, metrics, seat.heartbeat, seat.tracer)
     return StageHost(
         stage,
         seat.hub,

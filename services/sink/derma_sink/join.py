@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from derma_common.messages import Classifications, Detections
 
 Key = tuple[str, int]  # camera, seq
+MAX_OPEN = 65536
 
 
 @dataclass(slots=True)
@@ -48,6 +49,8 @@ class Joins:
         join = self._open.get(key)
         if join is None or join.attempt < attempt:
             join = self._open[key] = Join(attempt)
+            if len(self._open) > MAX_OPEN:  # far more than all windows together: the oldest is of no frame
+                del self._open[next(iter(self._open))]
         elif join.attempt > attempt:
             return None
         join.add(message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from derma_common.messages import Detections, FoundLesion
+from derma_common.tracing import is_sampled
 from derma_sink.join import Join
 
 DELIVERED, DROPPED = "delivered", "dropped"
@@ -37,6 +38,8 @@ class Outcome:
     classifiers: tuple[str, ...]  # model id per lesion, "" when not classified
     timing: Timing | None
     joined_ns: int
+    trace: bytes = b""
+    results: tuple[bytes, ...] = ()  # contexts of the classifications, when the frame is traced
 
 
 def delivered(join: Join, reason: str = "") -> Outcome:
@@ -44,14 +47,16 @@ def delivered(join: Join, reason: str = "") -> Outcome:
     return _outcome(join, DELIVERED, reason)
 
 
-def closed(camera: str, seq: int, reason: str, origin: str, join: Join | None, now_ns: int) -> Outcome:
+def closed(
+    camera: str, seq: int, reason: str, origin: str, join: Join | None, now_ns: int, trace: bytes = b""
+) -> Outcome:
     """Return the outcome of a frame that capture closes.
 
     After a deadline the boxes that have come are a result; else the frame is dropped, but boxes that
     are known stay as findings that say what is missing.
     """
     if join is None or join.detections is None:
-        return Outcome(camera, seq, DROPPED, reason, origin, None, (), (), None, now_ns)
+        return Outcome(camera, seq, DROPPED, reason, origin, None, (), (), None, now_ns, trace)
     return _outcome(join, DELIVERED if reason in _WITH_WHAT_CAME else DROPPED, reason)
 
 
@@ -67,8 +72,12 @@ def _outcome(join: Join, outcome: str, reason: str) -> Outcome:
     frame = detections.frame
     return Outcome(
         frame.camera, frame.seq, outcome, reason, frame.origin, detections, tuple(lesions), tuple(models),
-        _timing(join, detections), join.last_ns,
+        _timing(join, detections), join.last_ns, frame.trace, _results(join) if is_sampled(frame.trace) else (),
     )  # fmt: skip
+
+
+def _results(join: Join) -> tuple[bytes, ...]:
+    return tuple(dict.fromkeys(result.trace for result, _ in join.rows.values() if is_sampled(result.trace)))
 
 
 def _timing(join: Join, detections: Detections) -> Timing:

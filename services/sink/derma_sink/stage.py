@@ -14,6 +14,8 @@ from derma_common.messages import Ack, Ask, Classifications, Close, Detections, 
 from derma_common.seqset import SeqSet
 from derma_common.stage import BEAT_S
 from derma_common.telemetry import SinkMetrics
+from derma_common.tracing import Tracer
+from derma_sink import traces
 from derma_sink.join import Joins
 from derma_sink.outcome import DELIVERED, Outcome, closed, delivered
 from derma_sink.store import StoreWriter, TimingRow
@@ -43,7 +45,11 @@ class SinkStage:
 
     wait_s = BEAT_S
 
-    def __init__(self, store: StoreWriter, cameras: Iterable[str], metrics: SinkMetrics, heartbeat: Heartbeat) -> None:
+    def __init__(
+        self, store: StoreWriter, cameras: Iterable[str], metrics: SinkMetrics, heartbeat: Heartbeat,
+        tracer: Tracer | None = None,
+    ) -> None:  # fmt: skip
+        self._tracer = tracer
         self._store, self._metrics, self._heartbeat = store, metrics, heartbeat
         self._joins = Joins()
         self._cameras = {name: _Camera(*store.durable(name)) for name in cameras}
@@ -94,7 +100,7 @@ class SinkStage:
             key = (message.camera, seq)
             if key not in self._ready:
                 join = self._joins.pop(key)
-                self._ready[key] = closed(*key, message.reason, message.origin, join, now_ns)
+                self._ready[key] = closed(*key, message.reason, message.origin, join, now_ns, message.trace)
         self._to_ack.add(message.camera)
 
     def tick(self, now_ns: int) -> Iterable[Message]:
@@ -119,6 +125,8 @@ class SinkStage:
         self._store.commit(outcomes, timings)
         durable_ns = time.monotonic_ns()
         self._metrics.commit.observe((durable_ns - started) / 1e9)
+        if self._tracer is not None:
+            traces.record(self._tracer, outcomes, durable_ns)
         return [self._made_durable(outcome, durable_ns) for outcome in outcomes if self._count(outcome)]
 
     def _count(self, outcome: Outcome) -> bool:

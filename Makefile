@@ -32,7 +32,7 @@ $(VENV)/.lint: $(VENV)/.test
 $(VENV)/.all: $(VENV)/.test constraints-train.txt
 	@echo "installing torch and the training dependencies" >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-train.txt torch >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-train.txt -e '.[test,train]' >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-train.txt -e '.[test,train,observe]' >&2
 	@touch $@
 
 # examine the sample recording and print the summary; JSON=1: one JSON line, last

@@ -38,6 +38,7 @@ NO_PROMETHEUS = (
     "https://grafana.com/grafana/download"
 )
 NO_GRAFANA = "grafana is not installed, so there are no dashboards (https://grafana.com/grafana/download)"
+_LIBC = ctypes.CDLL(None)  # opened here: between fork and exec little may be done
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the loopback needs no proxy
 
 
@@ -188,4 +189,4 @@ def _check_free(port: int, flag: str) -> None:
 
 def _end_with_us() -> None:
     """Let the kernel end the server when this command is killed."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

@@ -40,9 +40,9 @@ class RunDir:
                 _make_private(self.path.parent)
                 _make_private(self.path)
                 self._lock = _lock(self.path)
-            except FileNotFoundError:
-                continue  # a run that was just ending removed it under our hands
             except OSError as error:
+                if isinstance(error, FileNotFoundError) and self.path.parent.is_dir():
+                    continue  # a run that was just ending removed it under our hands
                 raise ResourceError(
                     f"cannot make the run directory {self.path}: {error.strerror}; set run.shm_dir"
                 ) from error

@@ -100,7 +100,8 @@ def logs(
         for file in _log_files(folder, service):
             stream = streams.setdefault(file, file.open(encoding="utf-8", errors="replace"))
             for line in _lines(stream):
-                print(f"{file.stem:<18} {line}", flush=follow)
+                # a line of JSON says itself whose it is, and can be read by a program
+                print(line if line.startswith("{") else f"{file.stem:<18} {line}", flush=follow)
         if not follow:
             return
         time.sleep(0.2)

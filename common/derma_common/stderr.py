@@ -7,7 +7,9 @@ writes on the real stderr: it says names of functions and files only.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
+import fcntl
 import logging
 import os
 import sys
@@ -19,6 +21,7 @@ from derma_common.config import Settings
 
 log = logging.getLogger("native")
 _LONGEST_LINE = 4096
+PIPE_BYTES = 1 << 20
 
 
 def needed(settings: Settings, camera: str) -> bool:
@@ -35,6 +38,8 @@ def logged() -> Iterator[None]:
     sys.stderr.flush()
     handlers = [h for h in logging.getLogger().handlers if isinstance(h, logging.StreamHandler)]
     read, write = os.pipe()
+    with contextlib.suppress(OSError):  # so that no library waits for us to read, which needs what it may hold: the GIL
+        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     with os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace") as real:
         before = [handler.setStream(real) for handler in handlers]
         faulthandler.enable(real)

@@ -147,7 +147,7 @@ def test_a_work_server_hands_out_work_after_garbage(server, worker, until):
     server.send(crops(frame()))
     heard = []
     until(lambda: heard, lambda: (list(server.receive()), heard.extend(worker.receive())))
-    assert heard == [crops(frame())]
+    assert heard == [crops(frame(), owner=f"{DETECTOR}/0")]
 
 
 def test_crops_from_a_worker_are_garbage(server, worker, until):

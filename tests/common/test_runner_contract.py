@@ -132,7 +132,7 @@ def test_onnx_runtime_computes_what_the_file_says(tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"outputs": ["probabilities"]}, {"input": {"name": "picture", "width": 16, "height": 16}}],
+    [{"outputs": ["logits", "embedding"]}, {"input": {"name": "picture", "width": 16, "height": 16}}],
     ids=["output", "input"],
 )
 def test_a_network_whose_tensors_are_not_the_cards_is_refused(tmp_path, changes):

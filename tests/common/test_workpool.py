@@ -13,7 +13,7 @@ from derma_common.messages import Capacity
 from derma_common.workpool import WorkPool
 
 SILENT_NS = 1000
-OWNER = "detector.0"
+OWNER = "detector.0/0"
 
 
 def capacity(room, finished=0):
@@ -120,12 +120,12 @@ def test_work_that_could_not_be_sent_goes_first_to_another_worker():
     assert [(i, w.frame.seq) for i, w in taken(pool)] == [(b"b", 1), (b"b", 2)]
 
 
-def test_a_successor_takes_what_a_worker_finished_before_as_its_start():
-    successor = WorkPool(OWNER, SILENT_NS)
-    successor.heard(b"a", capacity(4, finished=100), 0)
+def test_a_successor_counts_only_what_it_sent_itself():
+    successor = WorkPool("detector.0/1", SILENT_NS)
+    successor.heard(b"a", Capacity("classifier.0", 4, {"detector.0/0": 100}), 0)
     successor.put(crops(frame(), 10))
     assert sum(len(w.squares) for _, w in taken(successor)) == 4
-    assert successor.sent_to(b"a") == 104
+    assert successor.sent_to(b"a") == 4
 
 
 def test_a_worker_that_is_long_silent_is_forgotten_and_may_come_again():

@@ -40,8 +40,8 @@ def test_every_line_of_a_run_is_json_with_its_run_and_instance(place: Place) -> 
     }
     assert all({"time", "level", "message", "logger"} <= line.keys() for line in lines)
     assert {line["camera"] for line in lines if line["instance"] == "capture.cam0"} == {"cam0"}
-    shown = run.derma("logs", "supervisor").stdout
-    assert "capture.cam0 started (start 0, pid " in shown
+    shown = [json.loads(line) for line in run.derma("logs", "supervisor").stdout.splitlines()]
+    assert any(record["message"].startswith("capture.cam0 started (start 0, pid ") for record in shown)
 
 
 def test_a_death_and_its_answer_are_in_the_supervisors_log(place: Place) -> None:

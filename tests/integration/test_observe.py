@@ -120,6 +120,29 @@ def test_every_process_answers_and_promtool_likes_what_it_says(watched: Watched)
         assert str(os.getpid()).encode() not in re.findall(rb'"(\d+)"', text)
 
 
+def test_top_shows_what_flows_what_waits_and_who_works(watched: Watched) -> None:
+    command = [sys.executable, "-m", "derma_cli", "top", "--json", "--interval", "1"]
+    environ = environment(watched.run.data_dir, watched.run.shm_dir)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        seen = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+    assert process.returncode == 0
+    assert set(seen["cameras"]) == {"skin", "room"} and seen["cameras"]["skin"]["delivered"] > 0
+    assert seen["stages"]["classifier"]["messages"] > 0 and seen["stages"]["classifier"]["service_ms"]["p50"] > 0
+    assert seen["workers"]["sink.0"]["memory_mb"] > 10 and seen["workers"]["sink.0"]["beat_s"] < 5
+    assert 0 < seen["end_to_end_ms"]["p50"] <= seen["end_to_end_ms"]["p99"]
+
+
+def test_the_latency_budget_of_the_present_run_adds_up(watched: Watched) -> None:
+    done = watched.run.derma("top", "--once", "--json")
+    budget = json.loads(done.stdout)
+    shares = [part["share"] for part in budget["parts"] if part["share"] is not None]
+    assert done.returncode == 0 and budget["frames"] > 20 and 0.8 < sum(shares) < 1.05
+    assert watched.run.derma("top", "--once").stdout.startswith(f"run {budget['run']}: ")
+
+
 def test_no_series_names_an_address_or_a_process(watched: Watched) -> None:
     values = [value for series in watched.ask("series", **{"match[]": '{job="derma"}'}) for value in series.values()]
     assert values and not [v for v in values if "://" in v or re.search(r"127\.0\.0\.1|:\d{4,}", v)]

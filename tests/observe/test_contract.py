@@ -1,4 +1,4 @@
-"""The metrics contract: what is exported is declared, what is declared is exported, the page is true, series are few."""
+"""The metrics contract: what is exported is declared and the other way round, the page is true, series are few."""
 
 from __future__ import annotations
 

@@ -30,9 +30,9 @@ def detections(of: Frame, n: int = 1) -> Detections:
     return Detections(of, tuple(box(i) for i in range(n)), scores, "det@0", 1020, 1030)
 
 
-def crops(of: Frame, n: int = 1, first: int = 0) -> Crops:
+def crops(of: Frame, n: int = 1, first: int = 0, owner: str = "") -> Crops:
     squares: tuple[Square, ...] = tuple((first + i, 0, first + i + 12, 12) for i in range(n))
-    return Crops(of, first, squares, 1030)
+    return Crops(of, first, squares, 1030, owner)
 
 
 def classifications(of: Frame, n: int = 1, first: int = 0, worker: str = "classifier.0") -> Classifications:

@@ -41,11 +41,13 @@ TRAINING_DATA = (
 )
 NOTES = (
     "research; not a medical device: a box says where to look, not what is there",
-    "lesions under about 8 px of the 416 px input are missed: very wide pictures want tiling",
+    "lesions under about 8 px of the 352 px input are missed: very wide pictures want tiling",
     "figures on drawn scenes flatter: the training scenes come from the same code, with other seeds",
     "PAD-UFES-20: moles in the background are mostly unboxed, so precision there is a lower bound",
     "iToBoS: boxes drawn by eye, 9 of them held out on 4 tiles: one lesion is 11 % of recall",
     "skin of Fitzpatrick types V and VI was seen almost only as drawn skin",
+    "trained from scratch in 72 minutes on one shared CPU core: 31,950 pictures; shares and sizes were changed on the way",
+    "close-ups that fill the picture are its weak side: the input of 352 px was chosen on the tune split as a compromise",
 )
 
 
@@ -153,7 +155,7 @@ def parser() -> argparse.ArgumentParser:
     one = verbs.add_parser("export", help=export.__doc__)
     one.add_argument("work", type=Path)
     one.add_argument("model", type=Path)
-    one.add_argument("--size", type=int, default=416)
+    one.add_argument("--size", type=int, default=352)
     one.add_argument("--threshold", type=float, default=0.25)
     one.set_defaults(run=export)
     one = verbs.add_parser("evaluate", help=evaluate.__doc__)

@@ -45,7 +45,8 @@ VARIABLES = {"$__rate_interval": "10s", "$camera": ".*"}
 # Grafana's unit → (from this peak on, factor, what is written), the largest first
 UNITS = {
     "s": ((10, 1, "s"), (0, 1000, "ms")), "bytes": ((1e9, 1e-9, "GB"), (0, 1e-6, "MB")),
-    "percentunit": ((0, 100, "%"),), "cps": ((0, 1, "1/s"),), "celsius": ((0, 1, "°C"),), "watt": ((0, 1, "W"),), "none": ((0, 1, ""),),
+    "percentunit": ((0, 100, "%"),), "cps": ((0, 1, "1/s"),),
+    "celsius": ((0, 1, "°C"),), "watt": ((0, 1, "W"),), "none": ((0, 1, ""),),
 }  # fmt: skip
 COLOURS = {"red": "#c4162a", "orange": "#ff9830", "green": "#56a64b"}
 WAIT_S = (

@@ -24,8 +24,10 @@ class Endpoints:
         self._written = ""
         self._wanted: dict[str, int] = {}
         self._seen: tuple[WorkerState, ...] = ()  # replaced as a whole, so another thread may read it
-        metrics = SupervisorMetrics(derma_common.__version__, lambda: self._wanted, lambda: self._seen)
-        self._server = metrics.serve(self._address) if settings.metrics.enabled else None
+        self._port = 0
+        if settings.metrics.enabled:
+            metrics = SupervisorMetrics(derma_common.__version__, lambda: self._wanted, lambda: self._seen)
+            self._port = metrics.serve(self._address).port  # never closed: that would only delay the end of the run
 
     def show(
         self,
@@ -44,7 +46,7 @@ class Endpoints:
             )
             for p in processes
         )  # fmt: skip
-        own = [self._target("supervisor", "supervisor.0", self._server.port)] if self._server else []
+        own = [self._target("supervisor", "supervisor.0", self._port)] if self._port else []
         self._write(own + [
             self._target(p.service.value, p.instance, p.last_beat.metrics_port)
             for p in processes
@@ -65,6 +67,4 @@ class Endpoints:
 
     def close(self) -> None:
         """Leave an empty list: the run is over, nothing is down."""
-        if self._server is not None:
-            self._server.close()
         self._write([])

@@ -21,34 +21,32 @@ SEED = 20261121
 def test_twenty_kills_at_random_lose_nothing_and_store_nothing_twice(place: Place) -> None:
     rng = random.Random(SEED)
     killed: list[str] = []
-    source = "synthetic://?frames=1200&seed=1&width=320&height=240"
+    source = "synthetic://?frames=1500&seed=1&width=320&height=240"
     with up(source, *place.models, "--classifiers", "2", **place.dirs) as run:
         run.wait_ready("sink.0", "capture.cam0")
         while len(killed) < KILLS:
-            victim = rng.choice(_living(run))
             wait_for(lambda: _progress(run), "frames to move on between kills", 30)
-            if _kill(run, victim):
-                killed.append(victim)
+            victim = rng.choice(sorted(_ready(run).items()))
+            if _kill(*victim):
+                killed.append(victim[0])
         assert run.process.poll() is None, "the recording must still play at the last kill"
         summary = run.finish()
     assert {name.split(".")[0] for name in killed} == {"capture", "detector", "classifier", "sink"}
-    assert (summary["captured"], summary["delivered"], summary["in_flight"]) == (1200, 1200, 0)
-    assert run.stored() == [("cam0", seq, "delivered", "") for seq in range(1200)]
-    assert query(place.data_dir, "SELECT count(*), count(DISTINCT seq) FROM findings") == [(2400, 1200)]
+    assert (summary["captured"], summary["delivered"], summary["in_flight"]) == (1500, 1500, 0)
+    assert run.stored() == [("cam0", seq, "delivered", "") for seq in range(1500)]
+    assert query(place.data_dir, "SELECT count(*), count(DISTINCT seq) FROM findings") == [(3000, 1500)]
     assert summary["restarts"] >= KILLS
     assert summary["shm_bytes_left"] == 0 and run.shm_files() == []
 
 
-def _living(run: Run) -> list[str]:
-    return sorted(name for name, row in run.services().items() if row["pid"] and row["state"] == "ready")
+def _ready(run: Run) -> dict[str, int]:
+    """Return the pids of the instances at work."""
+    return {name: row["pid"] for name, row in run.services().items() if row["state"] == "ready"}
 
 
-def _kill(run: Run, instance: str) -> bool:
-    row = run.services().get(instance)
-    if row is None or not row["pid"]:
-        return False
+def _kill(instance: str, pid: int) -> bool:
     try:
-        os.kill(row["pid"], signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return False
     return True
@@ -135,7 +133,7 @@ def test_scaling_up_and_down_while_frames_flow_loses_nothing(place: Place) -> No
         run.wait_ready("classifier.0", "classifier.1", "classifier.2")
         wait_for(lambda: run.services()["classifier.2"]["handled"] > 0, "the third worker to get work")
         assert run.derma("scale", "classifier=1").returncode == 0
-        wait_for(lambda: set(_living(run)) & {"classifier.1", "classifier.2"} == set(), "two workers to leave")
+        wait_for(lambda: not _ready(run).keys() & {"classifier.1", "classifier.2"}, "two workers to leave")
         assert run.process.poll() is None
         summary = run.finish()
     assert summary["delivered"] == 500 and summary["dropped"] == {}

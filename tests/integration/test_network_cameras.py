@@ -14,7 +14,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-
 from support.place import Place
 from support.runs import derma, query, up, wait_for
 
@@ -33,7 +32,8 @@ def free_port() -> int:
 @pytest.fixture
 def rtsp_camera() -> Iterator[str]:
     """Serve a moving picture by RTSP; skip where GStreamer's server is not installed."""
-    if not Path(SYSTEM_PYTHON).exists() or subprocess.run([SYSTEM_PYTHON, "-c", _IMPORTS], capture_output=True).returncode:
+    known = Path(SYSTEM_PYTHON).exists()
+    if not known or subprocess.run([SYSTEM_PYTHON, "-c", _IMPORTS], capture_output=True).returncode:
         pytest.skip("needs GStreamer's RTSP server (apt install gir1.2-gst-rtsp-server-1.0 python3-gi)")
     port = free_port()
     with subprocess.Popen([SYSTEM_PYTHON, str(SERVER), str(port)], stdout=subprocess.PIPE, text=True) as server:

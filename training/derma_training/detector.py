@@ -46,8 +46,10 @@ NOTES = (
     "PAD-UFES-20: moles in the background are mostly unboxed, so precision there is a lower bound",
     "iToBoS: boxes drawn by eye, 9 of them held out on 4 tiles: one lesion is 11 % of recall",
     "skin of Fitzpatrick types V and VI was seen almost only as drawn skin",
-    "trained from scratch in 72 minutes on one shared CPU core: 31,950 pictures; shares and sizes were changed on the way",
-    "close-ups that fill the picture are its weak side: the input of 352 px was chosen on the tune split as a compromise",
+    "trained from scratch in 72 minutes on shared CPU cores: 31,950 pictures; shares and sizes changed on the way",
+    "close-ups that fill the picture are its weak side; the input of 352 px was chosen on the tune split",
+    "itobos_tiled: 36 overlapping tiles of 416 px from the same 4 pictures, so its 9 lesions count 14 times",
+    "the sample video was watched during training, but decided nothing",
 )
 
 

@@ -28,7 +28,7 @@ class WorkPool:
     """Pending crops and the workers that may take them. Workers are known by their connection's identity."""
 
     def __init__(self, owner: str, silent_after_ns: int) -> None:
-        """Make the pool of `owner`, one incarnation of a detector; a worker not heard for `silent_after_ns` is given nothing."""
+        """Make the pool of `owner`, an incarnation of a detector; a worker silent for so long is given nothing."""
         self.owner = owner
         self._silent_after_ns = silent_after_ns
         self._pending: deque[Crops] = deque()

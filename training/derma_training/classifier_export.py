@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 import torch
 
 from derma_common.errors import ModelError
 from derma_common.inference.card import InputSpec, ModelCard, sha256_of, write_card
+from derma_common.inference.onnx import run_file
 from derma_common.preprocess import CROP_MARGIN, softmax
 from derma_training.classifier_checkpoint import read_checkpoint
 from derma_training.classifier_manifest import CLASSES
@@ -88,8 +88,7 @@ def export_onnx(model: Any, path: Path, size: int) -> None:
 
 def parity(model: Any, path: Path, images: npt.NDArray[np.float32]) -> float:
     """Return the largest difference of a logit between PyTorch and ONNX Runtime; images: (N, 3, S, S)."""
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    found = np.asarray(session.run(["logits"], {"image": images})[0])
+    found = run_file(path, {"image": images})["logits"]
     with torch.no_grad():
         wanted = model(torch.from_numpy(images)).numpy()
     return float(np.abs(found - wanted).max())

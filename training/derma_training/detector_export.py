@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import torch
 
 from derma_common.errors import ModelError
 from derma_common.inference.card import InputSpec, ModelCard, sha256_of, write_card
+from derma_common.inference.onnx import run_file
 from derma_training.yolo_head import Anchors, DetectorGraph
 from derma_training.yolov4_tiny import STRIDES, YoloV4Tiny
 
@@ -52,16 +52,15 @@ def export(net: YoloV4Tiny, anchors: Anchors, size: int, directory: Path, card: 
 
 def parity(graph: DetectorGraph, onnx_file: Path, size: int, seed: int = 0) -> float:
     """Return the largest difference between PyTorch and ONNX Runtime: scores, and boxes over the input's side."""
-    session = ort.InferenceSession(str(onnx_file), providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(seed)
     worst = 0.0
     for _ in range(3):
         image = rng.random((1, 3, size, size), dtype=np.float32)
-        boxes, scores = session.run(["boxes", "scores"], {"image": image})
+        found = run_file(onnx_file, {"image": image})
         with torch.no_grad():
             own_boxes, own_scores = graph(torch.from_numpy(image))
-        worst = max(worst, float(np.abs(boxes - own_boxes.numpy()).max()) / size)
-        worst = max(worst, float(np.abs(scores - own_scores.numpy()).max()))
+        worst = max(worst, float(np.abs(found["boxes"] - own_boxes.numpy()).max()) / size)
+        worst = max(worst, float(np.abs(found["scores"] - own_scores.numpy()).max()))
     return worst
 
 

@@ -55,3 +55,10 @@ class OnnxRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def run_file(path: Path, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Run an ONNX file once, without a card: for the parity check of an export."""
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(inputs)), strict=True))

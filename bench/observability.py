@@ -31,9 +31,9 @@ from typing import Any
 from overhead import children_s, watch
 from runs import fake_models, up
 
-from derma_common.config import TracingSettings
 from derma_common.logs import FRAME
 from derma_common.messages import Frame, Handle
+from derma_common.settings import TracingSettings
 from derma_common.telemetry import Metrics
 from derma_common.tracing import TRACES_FILE, Head
 from derma_common.wire import decode, encode

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from derma_cli.rundir import is_alive, run_dir_of
-from derma_common.config import Settings, load_settings
+from derma_common.config import load_settings
 from derma_common.inference.card import InputSpec, ModelCard, sha256_of
 from derma_common.messages import Command, ServiceState
+from derma_common.settings import Settings
 from derma_common.topology import CONTROL
 from derma_common.transport import request
 

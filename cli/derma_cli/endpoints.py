@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import derma_common
 from derma_cli.process import Process
-from derma_common.config import Settings
+from derma_common.settings import Settings
 from derma_common.telemetry import SupervisorMetrics, WorkerState
 from derma_common.topology import service_of
 

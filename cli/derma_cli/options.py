@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from derma_common.config import Settings, load_settings
+from derma_common.config import load_settings
 from derma_common.errors import ConfigError
+from derma_common.settings import Settings
 
 DEFAULT_FILE = Path("derma.toml")
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from derma_common.config import Settings
 from derma_common.errors import ResourceError
+from derma_common.settings import Settings
 
 LOCK_FILE = "lock"
 

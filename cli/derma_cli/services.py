@@ -14,9 +14,9 @@ import typer
 
 from derma_cli.options import AsJson, ConfigFile, DataDir, resolve
 from derma_cli.rundir import is_alive, remove_dead, run_dir_of
-from derma_common.config import Settings
 from derma_common.errors import ConfigError, ResourceError, RunError
 from derma_common.messages import Command, Reply
+from derma_common.settings import Settings
 from derma_common.topology import CONTROL
 from derma_common.transport import request
 

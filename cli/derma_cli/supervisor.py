@@ -15,9 +15,10 @@ from pathlib import Path
 
 from derma_cli.endpoints import Endpoints
 from derma_cli.process import Process
-from derma_common.config import RunPlan, Settings
 from derma_common.errors import RunError, error_of
 from derma_common.messages import Command, Reply, Roster, ServiceState, Suspect
+from derma_common.plan import RunPlan
+from derma_common.settings import Settings
 from derma_common.topology import CONTROL, ROLES, ROSTER, Service, detector_of, instance_name
 from derma_common.tracing import TRACES_FILE
 from derma_common.transport import Hub, answer

@@ -13,9 +13,9 @@ from derma_cli.budget import budget_of
 from derma_cli.options import AsJson, ConfigFile, DataDir, resolve
 from derma_cli.rundir import is_alive, run_dir_of
 from derma_cli.scrapes import Change, scrape
-from derma_common.config import Settings
 from derma_common.contract import STAGES
 from derma_common.errors import ResourceError
+from derma_common.settings import Settings
 from derma_common.store import StoreReader
 
 CLEAR = "\x1b[H\x1b[J"

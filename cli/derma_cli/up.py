@@ -23,11 +23,12 @@ from derma_cli.summary import Flow, Summary, add_flows, summarise
 from derma_cli.supervisor import Supervisor
 from derma_common import logs
 from derma_common.addresses import camera_of, is_live
-from derma_common.config import CAMERA_NAME, Camera, RunPlan, Settings, write_plan
 from derma_common.errors import ConfigError, RunError, SourceError, error_of
 from derma_common.heartbeat import read_beat
 from derma_common.inference.card import read_card, verified_file
 from derma_common.messages import Command
+from derma_common.plan import RunPlan, write_plan
+from derma_common.settings import CAMERA_NAME, Camera, Settings
 from derma_common.shipped import model_dir
 from derma_common.store import StoreReader
 from derma_common.topology import CONTROL, Service, instance_name

@@ -1,159 +1,24 @@
-"""Settings: defaults, then `derma.toml`, then environment, then flags. The only place that reads any of them.
+"""Resolve the settings: defaults, `derma.toml`, environment, flags, in this order. The only place that reads them.
 
-Every setting is a field of a frozen dataclass below; `deploy/derma.toml` documents each one. A wrong
-key or value is one line that names the nearest right one.
+A wrong key or value is one line that names the nearest right one.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import os
-import re
 import tomllib
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from derma_common.errors import ConfigError
+from derma_common.settings import CAMERA_NAME, Camera, Settings
 
 ENV_PREFIX = "DERMA_"
-CAMERA_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
-
-
-@dataclass(frozen=True, slots=True)
-class RunSettings:
-    """Where a run keeps its things."""
-
-    data_dir: str = "derma-data"  # database and logs
-    shm_dir: str = "/dev/shm"  # rings and sockets, in a directory of the run's own
-
-
-@dataclass(frozen=True, slots=True)
-class CaptureSettings:
-    """Reading pictures."""
-
-    window: int = 8  # credits of a recorded source
-    window_live: int = 2  # credits of a live source, plus one for each classifier beyond the first
-    deadline_s: float = 2.0  # a live frame is closed with what has come after this time
-    retry_after_s: float = 10.0  # last resort: a recorded frame without outcome is sent again
-    open_timeout_s: float = 5.0
-    read_timeout_s: float = 5.0
-    cores: tuple[int, ...] = ()
-    priority: int = 0
-    threads: int = 1  # OpenCV's own
-
-
-@dataclass(frozen=True, slots=True)
-class DetectorSettings:
-    """Finding lesions."""
-
-    model: str = "yolov4-tiny-mole"
-    workers: int = 1  # a camera belongs to one of them
-    threads: int = 0  # 0: chosen from the machine's cores
-    score_threshold: float = -1.0  # negative: the model card's
-    cores: tuple[int, ...] = ()
-    priority: int = 0
-    gpu: int = -1  # index of the GPU; -1: none
-
-
-@dataclass(frozen=True, slots=True)
-class ClassifierSettings:
-    """Classifying crops."""
-
-    model: str = "efficientnet-b0-skin"
-    workers: int = 0  # 0: chosen from the machine's cores
-    threads: int = 0
-    room: int = 8  # crops that may be outstanding at one worker
-    cores: tuple[int, ...] = ()
-    priority: int = 0
-    gpu: int = -1
-
-
-@dataclass(frozen=True, slots=True)
-class SinkSettings:
-    """Storing findings."""
-
-    database: str = ""  # empty: derma.db in run.data_dir
-    cores: tuple[int, ...] = ()
-    priority: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SupervisorSettings:
-    """Watching processes."""
-
-    hang_after_s: float = 4.0  # no heartbeat for so long: the process is replaced
-    start_timeout_s: float = 60.0
-    stop_timeout_s: float = 5.0
-    fruitless_starts: int = 5  # in a row, then the run is given up
-    back_off_s: float = 0.25  # doubled with every fruitless start
-    poison_deaths: int = 3  # a frame in hand at so many deaths is dropped
-
-
-@dataclass(frozen=True, slots=True)
-class MetricsSettings:
-    """Prometheus endpoints."""
-
-    enabled: bool = True
-    address: str = "127.0.0.1"
-
-
-@dataclass(frozen=True, slots=True)
-class LoggingSettings:
-    """What goes to the log files."""
-
-    level: str = "info"
-    format: str = "human"  # or "json": one object a line
-
-
-@dataclass(frozen=True, slots=True)
-class TracingSettings:
-    """A frame's way through the stages as OpenTelemetry spans; needs the extra `trace`."""
-
-    enabled: bool = False
-    sample_ratio: float = 0.1  # of the frames, decided at capture
-    endpoint: str = ""  # OTLP over HTTP; empty: traces.jsonl in run.data_dir
-
-
-@dataclass(frozen=True, slots=True)
-class Camera:
-    """A source with its alias: the name in metrics, logs and findings."""
-
-    name: str
-    source: str
-    live: bool | None = None  # None: the source's own nature
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything, resolved."""
-
-    run: RunSettings = field(default_factory=RunSettings)
-    capture: CaptureSettings = field(default_factory=CaptureSettings)
-    detector: DetectorSettings = field(default_factory=DetectorSettings)
-    classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
-    sink: SinkSettings = field(default_factory=SinkSettings)
-    supervisor: SupervisorSettings = field(default_factory=SupervisorSettings)
-    metrics: MetricsSettings = field(default_factory=MetricsSettings)
-    logging: LoggingSettings = field(default_factory=LoggingSettings)
-    tracing: TracingSettings = field(default_factory=TracingSettings)
-    camera: tuple[Camera, ...] = ()
-
-    @property
-    def data_dir(self) -> Path:
-        """The absolute data directory."""
-        return Path(self.run.data_dir).expanduser().absolute()
-
-    @property
-    def database(self) -> Path:
-        """The absolute path of the database."""
-        return Path(self.sink.database).expanduser().absolute() if self.sink.database else self.data_dir / "derma.db"
-
-
 SECTIONS = tuple(f.name for f in fields(Settings) if f.name != "camera")
 _AT_LEAST: dict[str, float] = {
     "capture.window": 1, "capture.window_live": 1, "capture.deadline_s": 0.05, "capture.threads": 1,
@@ -208,8 +73,6 @@ def choose_for_machine(settings: Settings, cores: int) -> Settings:
 
 
 def _replaced(settings: Settings, section: str, **values: Any) -> Settings:
-    from dataclasses import replace
-
     return replace(settings, **{section: replace(getattr(settings, section), **values)})
 
 
@@ -310,35 +173,3 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"there is no settings file {file}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class RunPlan:
-    """What a service is told at its start: the settings, the run and its directories."""
-
-    run_id: str
-    run_dir: str  # rings, sockets, heartbeats
-    settings: Settings
-    detector_dir: str
-    classifier_dir: str
-
-
-PLAN_FILE = "plan.json"
-
-
-def write_plan(plan: RunPlan) -> None:
-    """Write the plan into its run directory, readable by this user alone."""
-    path = Path(plan.run_dir) / PLAN_FILE
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        json.dump(asdict(plan), stream)
-
-
-def read_plan(run_dir: Path) -> RunPlan:
-    """Read the plan of a run directory. Raises ConfigError."""
-    try:
-        raw = json.loads((run_dir / PLAN_FILE).read_text(encoding="utf-8"))
-        table = dict(raw.pop("settings"))
-        return RunPlan(settings=settings_from(table, "the run's plan"), **raw)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{run_dir} holds no run plan: {error}") from error

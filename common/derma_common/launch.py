@@ -21,9 +21,10 @@ from pathlib import Path
 import cv2
 
 from derma_common import logs, stderr
-from derma_common.config import RunPlan, Settings, read_plan
 from derma_common.errors import ConfigError, ResourceError, UserError
 from derma_common.heartbeat import Heartbeat
+from derma_common.plan import RunPlan, read_plan
+from derma_common.settings import Settings
 from derma_common.stage import Orphaned, StageHost, Stop
 from derma_common.telemetry import Metrics
 from derma_common.topology import Service, service_of

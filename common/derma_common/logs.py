@@ -23,8 +23,8 @@ from typing import TextIO
 from urllib.parse import unquote
 
 from derma_common.addresses import redacted
-from derma_common.config import Settings
 from derma_common.errors import UserError
+from derma_common.settings import Settings
 
 FRAME: ContextVar[tuple[str, int, int] | None] = ContextVar("frame in hand", default=None)  # camera, seq, attempt
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")  # rather too much than a part of a password too little

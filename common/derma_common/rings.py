@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from derma_common.config import CAMERA_NAME
 from derma_common.errors import ResourceError, StaleHandle
 from derma_common.messages import Handle
 from derma_common.preprocess import Image
+from derma_common.settings import CAMERA_NAME
 
 _HEADER = struct.Struct("<8sIIQ")  # magic, slots, version, bytes per slot
 _MAGIC = b"dermarng"

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from derma_common.config import Settings
+from derma_common.settings import Settings
 
 log = logging.getLogger("native")
 _LONGEST_LINE = 4096

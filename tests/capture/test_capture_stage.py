@@ -15,13 +15,13 @@ from derma_capture.slots import Slots
 from derma_capture.sources import Shot
 from derma_capture.stage import LiveCapture, RecordedCapture
 from derma_capture.window import CreditWindow
-from derma_common.config import Camera, CaptureSettings
 from derma_common.errors import SourceError
 from derma_common.heartbeat import Heartbeat
 from derma_common.messages import Ack, Ask, Close, Frame, Roster, Suspect
 from derma_common.recordings import open_recording
 from derma_common.rings import RingReader
 from derma_common.seqset import SeqSet
+from derma_common.settings import Camera, CaptureSettings
 from derma_common.telemetry import Metrics
 
 SECOND = 1_000_000_000

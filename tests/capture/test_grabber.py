@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from derma_capture.sources import Grabber, open_live
-from derma_common.config import CaptureSettings
 from derma_common.errors import SourceError
+from derma_common.settings import CaptureSettings
 
 
 def picture(level):

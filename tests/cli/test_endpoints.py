@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from derma_cli.endpoints import TARGETS_FILE, Endpoints
-from derma_common.config import MetricsSettings, RunSettings, Settings
 from derma_common.heartbeat import Beat
+from derma_common.settings import MetricsSettings, RunSettings, Settings
 from derma_common.telemetry import samples
 from derma_common.topology import Service, service_of
 

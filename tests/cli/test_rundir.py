@@ -11,8 +11,8 @@ from dataclasses import replace
 import pytest
 
 from derma_cli.rundir import LOCK_FILE, RunDir, is_alive, remove_dead, run_dir_of
-from derma_common.config import RunSettings, Settings
 from derma_common.errors import ResourceError
+from derma_common.settings import RunSettings, Settings
 
 
 @pytest.fixture

@@ -12,18 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derma_common.config import (
-    SECTIONS,
-    Camera,
-    RunPlan,
-    Settings,
-    choose_for_machine,
-    load_settings,
-    read_plan,
-    settings_from,
-    write_plan,
-)
+from derma_common.config import SECTIONS, choose_for_machine, load_settings, settings_from
 from derma_common.errors import ConfigError
+from derma_common.plan import RunPlan, read_plan, write_plan
+from derma_common.settings import Camera, Settings
 from derma_common.shipped import shipped
 
 

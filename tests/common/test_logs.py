@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from support.builders import frame
 
 from derma_common import logs, stderr
-from derma_common.config import Camera, LoggingSettings, Settings
 from derma_common.errors import StaleHandle
 from derma_common.logs import FRAME, Redactor, message_of
 from derma_common.messages import Torn
+from derma_common.settings import Camera, LoggingSettings, Settings
 from derma_common.stage import StageHost, Stop
 from derma_common.telemetry import Metrics
 from derma_common.topology import FRAMES, RESULTS
@@ -216,7 +216,7 @@ def test_the_last_words_are_the_message_of_json_or_the_line():
 CRASH = """
 import sys
 from derma_common import logs, stderr
-from derma_common.config import Camera, LoggingSettings, Settings
+from derma_common.settings import Camera, LoggingSettings, Settings
 from dataclasses import replace
 settings = replace(Settings(), logging=LoggingSettings("info", sys.argv[1]), camera=(Camera("room", sys.argv[2]),))
 logs.install(settings, "capture.room", "run-1", sys.stderr, "room")
@@ -245,7 +245,7 @@ def test_a_process_ends_with_one_line_for_its_user_and_no_secret(form, how):
 NATIVE = """
 import os, sys
 from derma_common import logs, stderr
-from derma_common.config import Camera, LoggingSettings, Settings
+from derma_common.settings import Camera, LoggingSettings, Settings
 from dataclasses import replace
 settings = replace(Settings(), logging=LoggingSettings("info", sys.argv[1]), camera=(Camera("room", sys.argv[2]),))
 logs.install(settings, "capture.room", "run-1", sys.stderr, "room")

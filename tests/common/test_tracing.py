@@ -17,9 +17,9 @@ from support.builders import crops, frame
 from support.traces import need_opentelemetry, read_spans
 
 from derma_common import tracing
-from derma_common.config import RunSettings, Settings, TracingSettings
 from derma_common.errors import ConfigError, ResourceError, StaleHandle
 from derma_common.messages import TRACE_BYTES, Detections, Torn
+from derma_common.settings import RunSettings, Settings, TracingSettings
 from derma_common.stage import StageHost, Stop
 from derma_common.telemetry import Metrics
 from derma_common.topology import FRAMES, RESULTS

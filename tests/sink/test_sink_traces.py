@@ -8,8 +8,8 @@ import pytest
 from support.builders import classifications, detections, frame
 from support.traces import need_opentelemetry, read_spans
 
-from derma_common.config import RunSettings, Settings, TracingSettings
 from derma_common.messages import Close
+from derma_common.settings import RunSettings, Settings, TracingSettings
 from derma_common.telemetry import Metrics
 from derma_common.tracing import Head, Tracer
 from derma_sink.stage import SinkStage

@@ -19,11 +19,11 @@ import cv2
 import numpy as np
 
 from derma_common.addresses import camera_of, redacted
-from derma_common.config import CaptureSettings
 from derma_common.errors import SourceError
 from derma_common.preprocess import Image
 from derma_common.recordings import Recording, SyntheticRecording, VideoFile, open_recording
 from derma_common.seqset import SeqSet
+from derma_common.settings import CaptureSettings
 
 REOPEN_S = (0.5, 5.0)  # first and longest pause before a lost camera is opened again
 

@@ -12,12 +12,12 @@ import numpy as np
 from derma_capture.slots import Slots
 from derma_capture.sources import Grabber
 from derma_capture.window import CreditWindow
-from derma_common.config import Camera, CaptureSettings
 from derma_common.errors import SourceError
 from derma_common.heartbeat import Heartbeat
 from derma_common.messages import Ack, Ask, Frame, Message, Roster
 from derma_common.preprocess import Image
 from derma_common.recordings import Recording
+from derma_common.settings import Camera, CaptureSettings
 from derma_common.stage import BEAT_S
 from derma_common.telemetry import Conservation, Metrics
 from derma_common.topology import Service

@@ -1,0 +1,139 @@
+"""Every setting of derma as a field of a frozen dataclass, with its default; `deploy/derma.toml` documents each one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CAMERA_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """Where a run keeps its things."""
+
+    data_dir: str = "derma-data"  # database and logs
+    shm_dir: str = "/dev/shm"  # rings and sockets, in a directory of the run's own
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureSettings:
+    """Reading pictures."""
+
+    window: int = 8  # credits of a recorded source
+    window_live: int = 2  # credits of a live source, plus one for each classifier beyond the first
+    deadline_s: float = 2.0  # a live frame is closed with what has come after this time
+    retry_after_s: float = 10.0  # last resort: a recorded frame without outcome is sent again
+    open_timeout_s: float = 5.0
+    read_timeout_s: float = 5.0
+    cores: tuple[int, ...] = ()
+    priority: int = 0
+    threads: int = 1  # OpenCV's own
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorSettings:
+    """Finding lesions."""
+
+    model: str = "yolov4-tiny-mole"
+    workers: int = 1  # a camera belongs to one of them
+    threads: int = 0  # 0: chosen from the machine's cores
+    score_threshold: float = -1.0  # negative: the model card's
+    cores: tuple[int, ...] = ()
+    priority: int = 0
+    gpu: int = -1  # index of the GPU; -1: none
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierSettings:
+    """Classifying crops."""
+
+    model: str = "efficientnet-b0-skin"
+    workers: int = 0  # 0: chosen from the machine's cores
+    threads: int = 0
+    room: int = 8  # crops that may be outstanding at one worker
+    cores: tuple[int, ...] = ()
+    priority: int = 0
+    gpu: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class SinkSettings:
+    """Storing findings."""
+
+    database: str = ""  # empty: derma.db in run.data_dir
+    cores: tuple[int, ...] = ()
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorSettings:
+    """Watching processes."""
+
+    hang_after_s: float = 4.0  # no heartbeat for so long: the process is replaced
+    start_timeout_s: float = 60.0
+    stop_timeout_s: float = 5.0
+    fruitless_starts: int = 5  # in a row, then the run is given up
+    back_off_s: float = 0.25  # doubled with every fruitless start
+    poison_deaths: int = 3  # a frame in hand at so many deaths is dropped
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """Prometheus endpoints."""
+
+    enabled: bool = True
+    address: str = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingSettings:
+    """What goes to the log files."""
+
+    level: str = "info"
+    format: str = "human"  # or "json": one object a line
+
+
+@dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """A frame's way through the stages as OpenTelemetry spans; needs the extra `trace`."""
+
+    enabled: bool = False
+    sample_ratio: float = 0.1  # of the frames, decided at capture
+    endpoint: str = ""  # OTLP over HTTP; empty: traces.jsonl in run.data_dir
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """A source with its alias: the name in metrics, logs and findings."""
+
+    name: str
+    source: str
+    live: bool | None = None  # None: the source's own nature
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything, resolved."""
+
+    run: RunSettings = field(default_factory=RunSettings)
+    capture: CaptureSettings = field(default_factory=CaptureSettings)
+    detector: DetectorSettings = field(default_factory=DetectorSettings)
+    classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
+    sink: SinkSettings = field(default_factory=SinkSettings)
+    supervisor: SupervisorSettings = field(default_factory=SupervisorSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    logging: LoggingSettings = field(default_factory=LoggingSettings)
+    tracing: TracingSettings = field(default_factory=TracingSettings)
+    camera: tuple[Camera, ...] = ()
+
+    @property
+    def data_dir(self) -> Path:
+        """The absolute data directory."""
+        return Path(self.run.data_dir).expanduser().absolute()
+
+    @property
+    def database(self) -> Path:
+        """The absolute path of the database."""
+        return Path(self.sink.database).expanduser().absolute() if self.sink.database else self.data_dir / "derma.db"

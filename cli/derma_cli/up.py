@@ -134,6 +134,9 @@ def run(settings: Settings) -> Summary:
 
 
 def _plan(settings: Settings) -> RunPlan:
+    for section, gpu in (("detector", settings.detector.gpu), ("classifier", settings.classifier.gpu)):
+        if gpu >= 0:
+            raise ConfigError(f"{section}.gpu = {gpu}: networks run on the CPU only so far; leave it at -1")
     detector, classifier = model_dir(settings.detector.model), model_dir(settings.classifier.model)
     for directory, kind in ((detector, "detector"), (classifier, "classifier")):
         card = read_card(directory)

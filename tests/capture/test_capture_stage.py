@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.strategies import of_message
 
+from derma_capture.live import LiveCapture
+from derma_capture.recorded import RecordedCapture
 from derma_capture.slots import Slots
 from derma_capture.sources import Shot
-from derma_capture.stage import LiveCapture, RecordedCapture
 from derma_capture.window import CreditWindow
 from derma_common.errors import SourceError
 from derma_common.heartbeat import Heartbeat

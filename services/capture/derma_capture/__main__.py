@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 
+from derma_capture.live import LiveCapture
+from derma_capture.recorded import RecordedCapture
 from derma_capture.slots import Slots
 from derma_capture.sources import open_live
-from derma_capture.stage import CaptureStage, LiveCapture, RecordedCapture
+from derma_capture.stage import CaptureStage
 from derma_capture.window import CreditWindow
 from derma_common.addresses import is_live
 from derma_common.errors import ConfigError

@@ -10,13 +10,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from derma_capture.slots import Slots
-from derma_capture.sources import Grabber
 from derma_capture.window import CreditWindow
-from derma_common.errors import SourceError
 from derma_common.heartbeat import Heartbeat
 from derma_common.messages import Ack, Ask, Frame, Message, Roster
 from derma_common.preprocess import Image
-from derma_common.recordings import Recording
 from derma_common.settings import Camera, CaptureSettings
 from derma_common.stage import BEAT_S
 from derma_common.telemetry import Conservation, Metrics
@@ -200,98 +197,3 @@ class CaptureStage:
     def leave(self) -> None:
         """Take no more pictures; what is in flight is finished."""
         self.leaving = True
-
-
-class RecordedCapture(CaptureStage):
-    """A source that waits: no picture is read without a credit, and none is lost."""
-
-    def __init__(self, recording: Recording, *arguments: object) -> None:
-        super().__init__(*arguments)  # type: ignore[arg-type]
-        # asked anew for each picture: what became durable meanwhile is not read again
-        self._pictures = recording.pictures(_Durable(self.window))
-
-    def capture(self, now_ns: int) -> Iterable[Message]:
-        """Read one picture if there is a credit."""
-        if not self.window.has_credit:
-            return ()
-        started_ns = time.monotonic_ns()
-        picture = next(self._pictures, None)
-        captured_ns = time.monotonic_ns()
-        if picture is None:
-            self.exhausted = True
-            return ()
-        if picture.image is None:
-            log.warning("%s", picture.error)
-            self.window.drop(picture.seq, picture.seq, "unreadable", picture.origin)
-            return ()
-        waited_ns, service_ns = started_ns - self._ready_ns, captured_ns - started_ns
-        frame = self.send_frame(picture.seq, picture.image, picture.origin, captured_ns, waited_ns, service_ns)
-        self._ready_ns = frame.sent_ns
-        return [frame]
-
-
-class _Durable:
-    def __init__(self, window: CreditWindow) -> None:
-        self._window = window
-
-    def __contains__(self, seq: int) -> bool:
-        return seq in self._window.durable
-
-
-class LiveCapture(CaptureStage):
-    """A source that does not wait: the newest picture is sent when there is a credit, the others are dropped{busy}."""
-
-    live = True
-
-    def __init__(self, grabber: Grabber, *arguments: object) -> None:
-        super().__init__(*arguments)  # type: ignore[arg-type]
-        self._grabber = grabber
-        self._first_seq = 0
-        self._next_number = self._grabbed = 0
-        self._base_window = self.window.size
-
-    @property
-    def wait_s(self) -> float:
-        """Wait: the grabber wakes the loop."""
-        return BEAT_S
-
-    def synchronise(self) -> None:
-        """Go on at the next seq and close what a predecessor left open."""
-        previous = self._heartbeat.previous
-        known = int(previous.report.get("next_seq", 0)) if previous else 0
-        self._first_seq = max(known, self.window.next_seq)
-        self.window.adopt(self.window.durable.gaps(0, self._first_seq - 1), "capture_restart")
-
-    def capture(self, now_ns: int) -> Iterable[Message]:
-        """Send the newest picture if there is one and a credit; count what went by."""
-        self._grabber.drain()
-        if self._grabber.grabbed != self._grabbed:
-            self._grabbed, self._picture_ns = self._grabber.grabbed, now_ns
-        if self._roster is not None:
-            self.window.size = self._base_window + max(0, self._roster.classifiers - 1)
-        ended = self._grabber.ended  # asked first: the last picture comes before the end
-        out: list[Message] = []
-        if self.window.has_credit and (shot := self._grabber.newest()) is not None:
-            seq = self._first_seq + shot.number
-            if shot.number > self._next_number:
-                self.window.drop(self._first_seq + self._next_number, seq - 1, "busy")
-            self._next_number = shot.number + 1
-            waited_ns = max(0, time.monotonic_ns() - shot.captured_ns)
-            out.append(self.send_frame(seq, shot.image, "", shot.captured_ns, waited_ns, 0))
-        if ended and (self.window.has_credit or self._next_number == self._grabber.grabbed):
-            self._end()
-        return out
-
-    def _end(self) -> None:
-        if self._grabber.error is not None:
-            raise self._grabber.error
-        if not self._grabber.grabbed:
-            raise SourceError(f"camera {self.camera.name} gave no picture")
-        self.exhausted = True
-
-    def _watch_ages(self, now_ns: int) -> None:
-        """Close frames at their deadline."""
-        deadline_ns = self._settings.deadline_s * 1e9
-        for seq, held in self.window.held.items():
-            if not held.closing and now_ns - held.frame.captured_ns > deadline_ns:
-                self.window.give_up(seq, "deadline")

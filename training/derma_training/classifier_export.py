@@ -39,7 +39,7 @@ NOTES = (
     "No clinical claim: a probability is the model's agreement with labels of research data sets.",
     "Dermoscopy is mostly HAM10000 (Austria, Australia), mostly light skin; phone photographs are mostly Fitzpatrick "
     "types 1-3, types 5-6 are nearly absent: expect worse, unmeasured results on dark skin.",
-    "Other cameras, body sites (nails, mucosa), children and rare diagnoses are not covered; few pictures of DF, VASC, "
+    "Other cameras, body sites (nails, mucosa), children and rare diseases are not covered; few pictures of DF, VASC, "
     "SCC and AK make their figures coarse.",
     "UNK means unlike a lesion of the eight classes, in this data: healthy skin, cloth, rulers and the like; "
     "an unknown lesion is usually given one of the eight classes.",

@@ -38,7 +38,7 @@ KINDS = (
 )
 LABEL = """drawn-exam.mp4 is drawn by derma (python -m derma_training.sample), not filmed.
 It shows no person, and no photograph went into it. drawn-exam.json holds the exact boxes (xyxy, px) of
-every drawn lesion in every frame; the kinds are names of drawings, not diagnoses.
+every drawn lesion in every frame; the kinds are names of drawings and nothing else.
 Licence: as the project's code.
 """
 

@@ -3,8 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SAMPLE := samples/drawn-exam
-JSON ?=
-.PHONY: exam test test-all lint bench-transport bench-recovery clean
+.PHONY: exam test test-all lint bench-transport bench-recovery bench-overhead clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -32,14 +31,19 @@ $(VENV)/.lint: $(VENV)/.test
 $(VENV)/.all: $(VENV)/.test constraints-train.txt
 	@echo "installing torch and the training dependencies" >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-train.txt torch >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-train.txt -e '.[test,train,observe]' >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-train.txt -e '.[test,train,observe,trace]' >&2
 	@touch $@
 
 # examine the sample recording and print the summary; JSON=1: one JSON line, last
 exam: $(VENV)/.core
-	@$(BIN)/derma up $(SAMPLE).mp4 $(if $(JSON),--json)
-	@$(BIN)/derma findings --truth $(SAMPLE).json $(if $(JSON),>&2)
-	@echo "look: $(BIN)/derma findings --pictures derma-data/pictures" >&2
+ifdef JSON
+	@summary=$$($(BIN)/derma up $(SAMPLE).mp4 --json) && \
+	  $(BIN)/derma findings --truth $(SAMPLE).json >&2 && echo "$$summary"
+else
+	@$(BIN)/derma up $(SAMPLE).mp4
+	@$(BIN)/derma findings --truth $(SAMPLE).json
+	@echo "look at it: $(BIN)/derma findings --pictures derma-data/pictures" >&2
+endif
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow"
@@ -58,6 +62,9 @@ bench-transport: $(VENV)/.core
 
 bench-recovery: $(VENV)/.core
 	$(BIN)/python bench/recovery.py
+
+bench-overhead: $(VENV)/.core
+	$(BIN)/python bench/overhead.py
 
 clean:
 	rm -rf $(VENV) derma-data .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

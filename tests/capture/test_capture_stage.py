@@ -295,10 +295,10 @@ def test_a_live_source_waits_for_a_credit_with_the_newest_picture(place, sink):
     assert stage.snapshot.dropped == {"busy": 2}
 
 
-def test_a_live_window_grows_with_the_classifiers(place, sink):
+def test_a_live_window_grows_with_the_classifiers_at_work(place, sink):
     hand = Hand()
     stage = synchronised(place.live(hand), sink)
-    stage.handle(roster(classifiers=3))
+    stage.handle(roster(ready=(DETECTOR, SINK, "classifier.0", "classifier.1", "classifier.2"), classifiers=5))
     sent = []
     for _ in range(8):
         hand.show()

@@ -10,6 +10,7 @@ from derma_capture.stage import CaptureStage
 from derma_common.errors import SourceError
 from derma_common.messages import Message
 from derma_common.stage import BEAT_S
+from derma_common.topology import Service
 
 
 class LiveCapture(CaptureStage):
@@ -41,8 +42,9 @@ class LiveCapture(CaptureStage):
         self._grabber.drain()
         if self._grabber.grabbed != self._grabbed:
             self._grabbed, self._picture_ns = self._grabber.grabbed, now_ns
-        if self._roster is not None:
-            self.window.size = self._base_window + max(0, self._roster.classifiers - 1)
+        if self._roster is not None:  # those at work: a credit for one that still starts would only wait
+            at_work = sum(name.startswith(f"{Service.CLASSIFIER}.") for name in self._roster.ready)
+            self.window.size = self._base_window + max(0, at_work - 1)
         ended = self._grabber.ended  # asked first: the last picture comes before the end
         out: list[Message] = []
         if self.window.has_credit and (shot := self._grabber.newest()) is not None:

@@ -3,9 +3,10 @@
     python bench/observability.py [--rounds N] [--frames N] [--json]
 
 Real processes, fake models that take no time, so that derma's own work is all there is and a cost shows at its
-largest. The cases take turns; their order turns with the round. What counts is the kernel's account of `derma up`
-and all its children (RUSAGE_CHILDREN, exact) less what each process had used when it was ready; median of the rounds.
-A cost is the median of the differences from the same round's run with everything off.
+largest. Each case is run next to a run with everything off, now before, now after it. What counts is the kernel's
+account of `derma up` and all its children (RUSAGE_CHILDREN, exact) less what each process had used when it was ready.
+A cost is the median of the differences within the pairs. What is noise on this machine is shown by the first case: two
+runs with everything off, as a pair.
 
 With metrics, every endpoint is scraped once a second, as Prometheus would. The counting itself cannot be switched
 off; it is timed apart, with the other things that each frame costs while everything is off. Needs the extra `trace`.
@@ -42,7 +43,7 @@ SCRAPE_EVERY_S = 1.0
 OFF = {"metrics.enabled": "false", "tracing.enabled": "false"}
 TRACED = {"metrics.enabled": "false", "tracing.enabled": "true"}
 CASES: dict[str, dict[str, str]] = {
-    "all off": OFF,
+    "all off, again": OFF,
     "metrics": OFF | {"metrics.enabled": "true"},
     "tracing, ratio 0": TRACED | {"tracing.sample_ratio": "0.0"},
     "tracing, ratio 0.1": TRACED | {"tracing.sample_ratio": "0.1"},
@@ -126,26 +127,24 @@ def per_frame_us() -> dict[str, float]:
 
 
 def run_all(rounds: int, frames: int) -> dict[str, Any]:
-    """Measure every case in every round."""
-    taken: dict[str, list[dict[str, float]]] = defaultdict(list)
-    names = list(CASES)
-    measure("all off", frames)  # warms the caches of files
+    """Measure every case in every round, each beside a run with everything off."""
+    pairs: dict[str, list[tuple[dict[str, float], dict[str, float]]]] = defaultdict(list)
+    off = next(iter(CASES))
+    measure(off, frames)  # warms the caches of files
     for i in range(rounds):
-        for case in names[i % len(names) :] + names[: i % len(names)]:
-            taken[case].append(measure(case, frames))
-    base = taken["all off"]
+        for case in CASES:
+            first, second = (off, case) if i % 2 else (case, off)
+            one, other = measure(first, frames), measure(second, frames)
+            pairs[case].append((one, other) if i % 2 else (other, one))
     rows = {}
-    for case in names:
-        more = [a["work_s"] - b["work_s"] for a, b in zip(taken[case], base, strict=True)]
-        work = [t["work_s"] for t in taken[case]]
+    for case, taken in pairs.items():
+        work_s = statistics.median([with_it["work_s"] for _, with_it in taken])
+        off_s = statistics.median([without["work_s"] for without, _ in taken])
+        more = [with_it["work_s"] - without["work_s"] for without, with_it in taken]
+        others = {k: statistics.median([with_it[k] for _, with_it in taken]) for k in ("start_s", "spans", "scrapes")}
         rows[case] = {
-            "work_s": statistics.median(work), "least_s": min(work), "most_s": max(work),
-            "more_s": statistics.median(more), "more_share": statistics.median(more) / statistics.median(
-                [b["work_s"] for b in base]
-            ),
-            "start_s": statistics.median([t["start_s"] for t in taken[case]]),
-            "spans": statistics.median([t["spans"] for t in taken[case]]),
-            "scrapes": statistics.median([t["scrapes"] for t in taken[case]]),
+            "off_s": off_s, "work_s": work_s, "more_s": statistics.median(more), "least_more_s": min(more),
+            "most_more_s": max(more), "more_share": statistics.median(more) / off_s, **others,
         }  # fmt: skip
     return {
         "rounds": rounds, "frames": frames, "cores": len(os.sched_getaffinity(0)), "load": round(os.getloadavg()[0], 1),
@@ -156,21 +155,21 @@ def run_all(rounds: int, frames: int) -> dict[str, Any]:
 def show(figures: dict[str, Any]) -> None:
     """Print the figures for a person."""
     n = figures["frames"]
-    print(f"{figures['rounds']} rounds of {n} frames; {figures['cores']} cores, load {figures['load']}")
-    print(f"{'CPU, work without start-up':<28}{'median s':>9}{'min–max':>14}{'more s':>9}{'µs/frame':>10}{'more':>8}"
-          f"{'start-up s':>12}{'spans':>8}{'scrapes':>9}")  # fmt: skip
+    print(f"{figures['rounds']} pairs of runs of {n} frames; {figures['cores']} cores, load {figures['load']}")
+    print(f"{'CPU s, work without start-up':<30}{'off':>7}{'with':>7}{'more: median (min … max)':>28}{'µs/frame':>10}"
+          f"{'share':>8}{'start-up s':>12}{'spans':>7}{'scrapes':>9}")  # fmt: skip
     for case, f in figures["cases"].items():
-        print(f"{case:<28}{f['work_s']:>9.2f}{f['least_s']:>8.2f}–{f['most_s']:.2f}{f['more_s']:>+10.2f}"
-              f"{f['more_s'] / n * 1e6:>+10.0f}{f['more_share']:>+8.1%}{f['start_s']:>12.2f}{f['spans']:>8.0f}"
-              f"{f['scrapes']:>9.0f}")  # fmt: skip
+        more = f"{f['more_s']:+.2f} ({f['least_more_s']:+.2f} … {f['most_more_s']:+.2f})"
+        print(f"{case:<30}{f['off_s']:>7.2f}{f['work_s']:>7.2f}{more:>28}{f['more_s'] / n * 1e6:>+10.0f}"
+              f"{f['more_share']:>+8.1%}{f['start_s']:>12.2f}{f['spans']:>7.0f}{f['scrapes']:>9.0f}")  # fmt: skip
     print("always there, µs: " + "; ".join(f"{what} {us:.2f}" for what, us in figures["per_frame_us"].items()))
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7, help="runs of each case")
-    parser.add_argument("--frames", type=int, default=1500, help="frames of a run")
+    parser.add_argument("--rounds", type=int, default=5, help="pairs of runs for each case")
+    parser.add_argument("--frames", type=int, default=1000, help="frames of a run")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     arguments = parser.parse_args()
     figures = run_all(arguments.rounds, arguments.frames)

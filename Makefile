@@ -6,8 +6,8 @@ SAMPLE := samples/drawn-exam
 .PHONY: exam test test-all lint bench-transport bench-recovery bench-overhead clean
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "derma needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1); say PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "derma needs Python 3.11 or newer, and $(PYTHON) is not; say which: make PYTHON=python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "Python's venv module is missing; on Debian: apt install python3-venv" >&2; exit 1; }
 	@echo "making $(VENV)" >&2

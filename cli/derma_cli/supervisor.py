@@ -24,7 +24,7 @@ from derma_common.tracing import TRACES_FILE
 from derma_common.transport import Hub, answer
 
 log = logging.getLogger(__name__)
-TURN_S = 0.05
+TURN_S = 0.1
 ROSTER_EVERY_S = 0.25
 MAX_CLASSIFIERS = 64
 # a classifier leaves when its detectors have confirmed that, so those go after it

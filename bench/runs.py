@@ -12,13 +12,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from derma_cli.rundir import is_alive, run_dir_of
 from derma_common.config import load_settings
-from derma_common.inference.card import InputSpec, ModelCard, sha256_of
+from derma_common.inference.fake import fake_classifier, fake_detector
 from derma_common.messages import Command, ServiceState
 from derma_common.settings import Settings
 from derma_common.topology import CONTROL
@@ -41,24 +40,9 @@ def wait_for(condition: Callable[[], T], what: str) -> T:
 
 def fake_models(directory: Path, detector_ms: float, classifier_ms: float) -> tuple[str, ...]:
     """Make a detector that finds two lesions in every picture and its classifier; return the flags of `derma up`."""
-    boxes = {"boxes": [[100, 100, 150, 150], [200, 180, 260, 230]], "scores": [[0.9], [0.8]], "service_ms": detector_ms}
-    detector = {"kind": "detector", "outputs": ("boxes", "scores"), "classes": ("lesion",)}
-    classifier = {"kind": "classifier", "outputs": ("logits",), "classes": ("benign", "melanoma", "unknown")}
-    logits = {"logits": [1, 2, 0], "service_ms": classifier_ms}
-    _make(directory / "detector", InputSpec("image", 416, 416), boxes, detector)
-    _make(directory / "classifier", InputSpec("image", 64, 64, max_batch=16), logits, classifier)
-    return ("--detector", str(directory / "detector"), "--classifier", str(directory / "classifier"))
-
-
-def _make(directory: Path, spec: InputSpec, behaviour: dict[str, Any], card: dict[str, Any]) -> None:
-    directory.mkdir()
-    file = directory / "behaviour.json"
-    file.write_text(json.dumps(behaviour))
-    made = ModelCard(
-        name=directory.name, architecture="fake", file=file.name, sha256=sha256_of(file), input=spec, licence="none",
-        runner="fake", **card,
-    )  # fmt: skip
-    (directory / "card.json").write_text(json.dumps(asdict(made)))
+    detector = fake_detector(directory / "detector", service_ms=detector_ms)
+    classifier = fake_classifier(directory / "classifier", service_ms=classifier_ms)
+    return ("--detector", str(detector), "--classifier", str(classifier))
 
 
 class Run:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support.models import fake_classifier, fake_detector
 
 from derma_common.heartbeat import Heartbeat
+from derma_common.inference.fake import fake_classifier, fake_detector
 from derma_common.transport import Hub
 
 _SUPPRESSED = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]

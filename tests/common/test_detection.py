@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.models import fake_classifier, fake_detector
 
 from derma_common.errors import ModelError
 from derma_common.inference.classification import Classifier
 from derma_common.inference.detection import MIN_SIDE_PX, Detector, decode
+from derma_common.inference.fake import fake_classifier, fake_detector
 
 
 def rows(boxes):

@@ -7,10 +7,10 @@ import json
 
 import numpy as np
 import pytest
-from support.models import fake_classifier, fake_detector
 from support.tiny_onnx import mean_colour_classifier
 
 from derma_common.errors import ModelError
+from derma_common.inference.fake import fake_classifier, fake_detector
 from derma_common.inference.opening import open_runner
 from derma_common.shipped import shipped
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support.builders import frame
-from support.models import fake_detector
 
 from derma_common.errors import StaleHandle
 from derma_common.inference.detection import Detector
+from derma_common.inference.fake import fake_detector
 from derma_common.messages import Crops, Detections, Roster
 from derma_common.preprocess import square_around
 from derma_common.rings import RingReader, RingWriter

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.models import fake_classifier, fake_detector
 from support.place import Place
+
+from derma_common.inference.fake import fake_classifier, fake_detector
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from support.models import fake_classifier, fake_detector
 from support.place import Place
 from support.runs import Run, derma, query, up, wait_for
+
+from derma_common.inference.fake import fake_classifier, fake_detector
 
 KILLS = 20
 SEED = 20261121

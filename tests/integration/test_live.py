@@ -12,9 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support.models import fake_detector
 from support.place import Place
 from support.runs import Run, query, up, wait_for
+
+from derma_common.inference.fake import fake_detector
 
 FAST = "synthetic://?frames=0&fps=120&width=320&height=240"
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.models import fake_classifier
 from support.place import Place
 from support.runs import derma, up, wait_for
+
+from derma_common.inference.fake import fake_classifier
 
 JSON = ("--set", "logging.format=json")
 PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nnone.ts?token=canary-segment\n#EXT-X-ENDLIST\n"

@@ -21,9 +21,10 @@ from typing import Any
 
 import pytest
 from support.mjpeg_camera import MjpegCamera
-from support.models import fake_classifier, fake_detector
 from support.observing import alert_operands, board_expressions, free_port, recorded
 from support.runs import Run, environment, up, wait_for
+
+from derma_common.inference.fake import fake_classifier, fake_detector
 
 pytestmark = [
     pytest.mark.slow,

@@ -8,11 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support.models import fake_classifier
 from support.place import Place
 from support.runs import query, up
 from support.traces import Written, need_opentelemetry, read_spans
 
+from derma_common.inference.fake import fake_classifier
 from derma_common.tracing import TRACES_FILE
 
 SOURCE = "synthetic://?frames=30&width=320&height=240"

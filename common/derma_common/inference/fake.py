@@ -13,13 +13,43 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from derma_common.errors import ModelError
-from derma_common.inference.card import ModelCard
+from derma_common.inference.card import InputSpec, ModelCard, sha256_of, write_card
 from derma_common.inference.runner import Array, check_input
+
+TWO_LESIONS = {"boxes": [[100, 100, 150, 150], [200, 180, 260, 230]], "scores": [[0.9], [0.8]]}  # of a 416 px input
+
+
+def fake_detector(directory: Path, **behaviour: Any) -> Path:
+    """Make a model directory of a detector that finds the same two lesions in every picture."""
+    spec = InputSpec("image", 416, 416)
+    return _write(directory, "detector", spec, ("boxes", "scores"), ("lesion",), TWO_LESIONS | behaviour)
+
+
+def fake_classifier(directory: Path, **behaviour: Any) -> Path:
+    """Make a model directory of a classifier that gives every crop the same probabilities."""
+    spec = InputSpec("image", 64, 64, max_batch=16)
+    classes = ("benign", "melanoma", "unknown")
+    return _write(directory, "classifier", spec, ("logits",), classes, {"logits": [1, 2, 0]} | behaviour)
+
+
+def _write(
+    directory: Path, kind: Literal["detector", "classifier"], spec: InputSpec, outputs: tuple[str, ...],
+    classes: tuple[str, ...], behaviour: Mapping[str, Any],
+) -> Path:  # fmt: skip
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / "behaviour.json"
+    file.write_text(json.dumps(behaviour), encoding="utf-8")
+    card = ModelCard(
+        name=directory.name, kind=kind, architecture="fake", file=file.name, sha256=sha256_of(file), input=spec,
+        outputs=outputs, classes=classes, licence="none", runner="fake",
+    )  # fmt: skip
+    write_card(card, directory)
+    return directory
 
 
 class FakeRunner:

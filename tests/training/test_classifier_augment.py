@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from derma_common.preprocess import CROP_MARGIN, cut, square_around
-from derma_training.classifier_augment import (
+from derma_training.classifier.augment import (
     augment,
     cutout,
     dihedral,
@@ -18,8 +18,8 @@ from derma_training.classifier_augment import (
     relight,
     rotate,
 )
-from derma_training.classifier_manifest import CLASSES
-from derma_training.classifier_unknowns import DRAWERS, HELD_OUT_KINDS, drawn, free_squares
+from derma_training.classifier.manifest import CLASSES
+from derma_training.classifier.unknowns import DRAWERS, HELD_OUT_KINDS, drawn, free_squares
 
 BOX = (60.0, 70.0, 120.0, 150.0)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from derma_common.errors import ConfigError
-from derma_training.classifier_manifest import Source, known_lesions, part_of, read_manifest, read_source
-from derma_training.classifier_pack import pack_row
+from derma_training.classifier.manifest import Source, known_lesions, part_of, read_manifest, read_source
+from derma_training.classifier.pack import pack_row
 
 HAM = Source("ham", "dermoscopy", group_column="lesion_id")
 LOOSE = Source("loose", "dermoscopy")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from derma_common.preprocess import softmax
-from derma_training.classifier_metrics import (
+from derma_training.classifier.metrics import (
     accuracy,
     auroc,
     balanced_accuracy,

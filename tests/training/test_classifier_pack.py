@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from derma_common.errors import ConfigError
-from derma_training import classifier_unknowns
-from derma_training.classifier_pack import open_pack, write_pack
-from derma_training.classifier_unknowns import HELD_OUT_KINDS
+from derma_training.classifier import unknowns as classifier_unknowns
+from derma_training.classifier.pack import open_pack, write_pack
+from derma_training.classifier.unknowns import HELD_OUT_KINDS
 
 TABLES = {
     "ham10000_224": "file,label8_isic2019,lesion_id,split,x1,y1,x2,y2\na.png,MEL,L1,train,0.2,0.2,0.8,0.8\n",

@@ -17,13 +17,13 @@ pytest.importorskip("onnx", reason="needs the train extra: pip install 'derma[tr
 from derma_common.errors import ConfigError, ModelError  # noqa: E402
 from derma_common.inference.card import read_card  # noqa: E402
 from derma_common.inference.classification import Classifier  # noqa: E402
-from derma_training import classifier  # noqa: E402
-from derma_training.classifier_checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
-from derma_training.classifier_evaluate import evaluate_model  # noqa: E402
-from derma_training.classifier_export import export_model  # noqa: E402
-from derma_training.classifier_manifest import CLASSES  # noqa: E402
-from derma_training.classifier_pack import Item, Pack, open_pack  # noqa: E402
-from derma_training.classifier_train import (  # noqa: E402
+from derma_training.classifier import __main__ as classifier  # noqa: E402
+from derma_training.classifier.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
+from derma_training.classifier.evaluate import evaluate_model  # noqa: E402
+from derma_training.classifier.export import export_model  # noqa: E402
+from derma_training.classifier.manifest import CLASSES  # noqa: E402
+from derma_training.classifier.pack import Item, Pack, open_pack  # noqa: E402
+from derma_training.classifier.train import (  # noqa: E402
     Recipe,
     draw_weights,
     learning_rate,

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="needs the train extra: pip install 
 timm = pytest.importorskip("timm", reason="needs the train extra: pip install 'derma[train]'")
 
 from derma_common.errors import ModelError  # noqa: E402
-from derma_training.classifier_warmstart import read_source, source_stages, warm_start  # noqa: E402
+from derma_training.classifier.warmstart import read_source, source_stages, warm_start  # noqa: E402
 
 pytestmark = pytest.mark.train
 

@@ -7,9 +7,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the train extra: pip install 'derma[train]'")
 
-from derma_training.detector_data import batch, recolour, sample, window  # noqa: E402
-from derma_training.detector_scenes import draw_pack, paste, pasted_scene, read_pack  # noqa: E402
-from derma_training.detector_sources import NONE, Cutout, Picture  # noqa: E402
+from derma_training.detector.data import batch, recolour, sample, window  # noqa: E402
+from derma_training.detector.scenes import draw_pack, paste, pasted_scene, read_pack  # noqa: E402
+from derma_training.detector.sources import NONE, Cutout, Picture  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -37,8 +37,8 @@ def test_a_windows_box_bounds_the_pixels_that_it_shows(seed, close_up):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_turning_keeps_boxes_on_their_pixels(seed, monkeypatch):
-    monkeypatch.setattr("derma_training.detector_data.MOSAIC_CHANCE", 0.0)
-    monkeypatch.setattr("derma_training.detector_data.recolour", lambda rng, image: image)
+    monkeypatch.setattr("derma_training.detector.data.MOSAIC_CHANCE", 0.0)
+    monkeypatch.setattr("derma_training.detector.data.recolour", lambda rng, image: image)
     shown = sample(np.random.default_rng(seed), {"drawn": [marked()]}, 224)
     for box in np.concatenate([shown.boxes, shown.ignored]):
         assert box == pytest.approx(bounds_of_white(shown.image), abs=2.5)

@@ -12,8 +12,8 @@ pytest.importorskip("torch", reason="needs the train extra: pip install 'derma[t
 
 from derma_common.errors import SourceError
 from derma_common.inference.detection import Detections
-from derma_training import detector_evaluate as measure
-from derma_training.detector_sources import NONE, Picture
+from derma_training.detector import evaluate as measure
+from derma_training.detector.sources import NONE, Picture
 
 pytestmark = pytest.mark.train
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from derma_common.errors import SourceError
-from derma_training import detector_sources as sources
+from derma_training.detector import sources as sources
 
 
 def write_table(folder, rows):
@@ -115,7 +115,9 @@ def test_the_commands_pack_train_and_export_a_detector(data, tmp_path, monkeypat
     pytest.importorskip("torch", reason="needs the train extra: pip install 'derma[train]'")
     pytest.importorskip("onnx", reason="needs the train extra: pip install 'derma[train]'")
     from derma_common.inference.card import read_card
-    from derma_training import detector, detector_scenes, detector_train
+    from derma_training.detector import __main__ as detector
+    from derma_training.detector import scenes as detector_scenes
+    from derma_training.detector import train as detector_train
 
     monkeypatch.setattr(detector, "PACK_SCENES", 3)
     monkeypatch.setattr(detector_scenes, "SIDE_PX", 128)

@@ -13,9 +13,10 @@ pytest.importorskip("onnx", reason="needs the train extra: pip install 'derma[tr
 from derma_common.errors import ModelError  # noqa: E402
 from derma_common.inference.card import read_card  # noqa: E402
 from derma_common.inference.detection import Detector  # noqa: E402
-from derma_training import detector_export, detector_train  # noqa: E402
-from derma_training.detector_sources import NONE, Picture  # noqa: E402
-from derma_training.detector_train import TrainSettings, rate_at, size_at  # noqa: E402
+from derma_training.detector import export as detector_export  # noqa: E402
+from derma_training.detector import train as detector_train  # noqa: E402
+from derma_training.detector.sources import NONE, Picture  # noqa: E402
+from derma_training.detector.train import TrainSettings, rate_at, size_at  # noqa: E402
 
 pytestmark = pytest.mark.train
 

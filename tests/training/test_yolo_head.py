@@ -9,8 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the train extra: pip install 'derma[train]'")
 
-from derma_training.yolo_head import DetectorGraph, decode, fit_anchors, shape_iou  # noqa: E402
-from derma_training.yolov4_tiny import STRIDES, YoloV4Tiny  # noqa: E402
+from derma_training.detector.yolo_head import DetectorGraph, decode, fit_anchors, shape_iou  # noqa: E402
+from derma_training.detector.yolov4_tiny import STRIDES, YoloV4Tiny  # noqa: E402
 
 pytestmark = pytest.mark.train
 

@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the train extra: pip install 'derma[train]'")
 
-from derma_training.yolo_loss import LossSettings, assign, ciou, yolo_loss  # noqa: E402
+from derma_training.detector.yolo_loss import LossSettings, assign, ciou, yolo_loss  # noqa: E402
 
 pytestmark = pytest.mark.train
 

@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the train extra: pip install 'derma[train]'")
 
-from derma_training.yolov4_tiny import CspStage, YoloV4Tiny, parameter_count  # noqa: E402
+from derma_training.detector.yolov4_tiny import CspStage, YoloV4Tiny, parameter_count  # noqa: E402
 
 pytestmark = pytest.mark.train
 

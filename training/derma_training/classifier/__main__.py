@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from derma_common.errors import DermaError, UserError
-from derma_training.classifier_pack import open_pack, write_pack
+from derma_training.classifier.pack import open_pack, write_pack
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,21 +64,21 @@ def _pack(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from derma_training.classifier_train import Recipe, train
+    from derma_training.classifier.train import Recipe, train
 
     recipe = Recipe(budget_s=options.minutes * 60.0, threads=options.threads)
     train(open_pack(options.pack), options.run, recipe, options.warm_start)
 
 
 def _export(options: argparse.Namespace) -> None:
-    from derma_training.classifier_export import export_model
+    from derma_training.classifier.export import export_model
 
     card = export_model(options.run, open_pack(options.pack), options.model, options.size)
     print(f"{options.model}: {card.id}, temperature {card.temperature}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from derma_training.classifier_evaluate import evaluate_model
+    from derma_training.classifier.evaluate import evaluate_model
 
     print(json.dumps(evaluate_model(options.model, open_pack(options.pack), options.threads), indent=1))
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from derma_common.errors import ConfigError
 from derma_common.preprocess import Image, cut, square_around
-from derma_training.classifier_augment import moved_inside
-from derma_training.classifier_manifest import Box, Part, Row, read_manifest
-from derma_training.classifier_unknowns import SIZE_PX, unknowns
+from derma_training.classifier.augment import moved_inside
+from derma_training.classifier.manifest import Box, Part, Row, read_manifest
+from derma_training.classifier.unknowns import SIZE_PX, unknowns
 
 IMAGES_FILE = "images.npy"
 ITEMS_FILE = "items.json"

@@ -18,7 +18,7 @@ from derma_common.drawn import details
 from derma_common.drawn.photography import photograph
 from derma_common.drawn.scene import draw_skin
 from derma_common.preprocess import Image
-from derma_training.detector_sources import NONE, Cutout, Picture
+from derma_training.detector.sources import NONE, Cutout, Picture
 
 SIDE_PX = 512
 SCALE_PX_PER_MM = (2.2, 14.0)  # log-uniform: a whole back to a hand's breadth

@@ -20,12 +20,12 @@ import timm
 import torch
 
 from derma_common.preprocess import to_tensor
-from derma_training.classifier_augment import augment, evaluation_crop
-from derma_training.classifier_checkpoint import load_checkpoint, save_checkpoint
-from derma_training.classifier_manifest import CLASSES
-from derma_training.classifier_metrics import accuracy, balanced_accuracy
-from derma_training.classifier_pack import Pack
-from derma_training.classifier_warmstart import warm_start
+from derma_training.classifier.augment import augment, evaluation_crop
+from derma_training.classifier.checkpoint import load_checkpoint, save_checkpoint
+from derma_training.classifier.manifest import CLASSES
+from derma_training.classifier.metrics import accuracy, balanced_accuracy
+from derma_training.classifier.pack import Pack
+from derma_training.classifier.warmstart import warm_start
 
 MEAN = STD = (0.5, 0.5, 0.5)  # as the network that a warm start copies
 Clock = Callable[[], float]

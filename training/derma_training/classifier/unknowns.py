@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from derma_common.preprocess import Image, cut
-from derma_training.classifier_manifest import Part, part_of
+from derma_training.classifier.manifest import Part, part_of
 
 HELD_OUT_KINDS = ("hand", "bubbles", "text")  # never trained on
 HELD_OUT_TILES = 3  # the last tiles by name

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from derma_common.preprocess import CROP_MARGIN, Image, cut, square_around
-from derma_training.classifier_manifest import Box
+from derma_training.classifier.manifest import Box
 
 Square = tuple[int, int, int, int]
 

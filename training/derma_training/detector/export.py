@@ -12,8 +12,8 @@ import torch
 from derma_common.errors import ModelError
 from derma_common.inference.card import InputSpec, ModelCard, sha256_of, write_card
 from derma_common.inference.onnx import run_file
-from derma_training.yolo_head import Anchors, DetectorGraph
-from derma_training.yolov4_tiny import STRIDES, YoloV4Tiny
+from derma_training.detector.yolo_head import Anchors, DetectorGraph
+from derma_training.detector.yolov4_tiny import STRIDES, YoloV4Tiny
 
 PARITY = (
     1e-4  # the largest difference allowed between PyTorch and ONNX Runtime: score, and box in units of the input side

@@ -15,11 +15,11 @@ from derma_common.errors import ModelError
 from derma_common.inference.card import InputSpec, ModelCard, sha256_of, write_card
 from derma_common.inference.onnx import run_file
 from derma_common.preprocess import CROP_MARGIN, softmax
-from derma_training.classifier_checkpoint import read_checkpoint
-from derma_training.classifier_manifest import CLASSES
-from derma_training.classifier_metrics import accuracy, balanced_accuracy, calibration_error, fit_temperature
-from derma_training.classifier_pack import Pack
-from derma_training.classifier_train import MEAN, STD, Recipe, build, predict_logits
+from derma_training.classifier.checkpoint import read_checkpoint
+from derma_training.classifier.manifest import CLASSES
+from derma_training.classifier.metrics import accuracy, balanced_accuracy, calibration_error, fit_temperature
+from derma_training.classifier.pack import Pack
+from derma_training.classifier.train import MEAN, STD, Recipe, build, predict_logits
 
 MODEL_FILE = "model.onnx"
 MAX_BATCH = 16

@@ -23,10 +23,12 @@ import torch
 from derma_common.errors import DermaError, SourceError
 from derma_common.inference.card import write_card
 from derma_common.inference.detection import Detector
-from derma_training import detector_scenes, detector_sources, detector_train
-from derma_training.detector_data import Pools
-from derma_training.detector_sources import Picture
-from derma_training.detector_train import TrainSettings
+from derma_training.detector import scenes as detector_scenes
+from derma_training.detector import sources as detector_sources
+from derma_training.detector import train as detector_train
+from derma_training.detector.data import Pools
+from derma_training.detector.sources import Picture
+from derma_training.detector.train import TrainSettings
 
 HAM_PICTURES = 2500  # dermoscopy must not dominate: the camera sees whole limbs
 PACK_SCENES = 120
@@ -102,8 +104,8 @@ def train(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """Export the averaged weights of the checkpoint."""
-    from derma_training.detector_export import draft_card
-    from derma_training.detector_export import export as write
+    from derma_training.detector.export import draft_card
+    from derma_training.detector.export import export as write
 
     run = detector_train.resume(args.work, TrainSettings(minutes=0))
     card = draft_card(args.model.name, args.size, ("lesion",), LICENCE)
@@ -114,7 +116,7 @@ def export(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Measure a model on what is held out; with --choose first set its threshold on the tune split."""
-    from derma_training import detector_evaluate as measure
+    from derma_training.detector import evaluate as measure
 
     detector = Detector.open(args.model, args.threads)
     card = detector.card

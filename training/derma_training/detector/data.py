@@ -16,7 +16,7 @@ from torch import Tensor
 
 from derma_common.boxes import Boxes, area, clip
 from derma_common.preprocess import LETTERBOX_GREY, Image, to_tensor
-from derma_training.detector_sources import NONE, Picture
+from derma_training.detector.sources import NONE, Picture
 
 # how often each source is shown; a source that is missing leaves its share to the others
 SHARES = {

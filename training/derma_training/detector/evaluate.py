@@ -21,7 +21,7 @@ from derma_common.drawn.photography import photograph
 from derma_common.drawn.scene import draw_skin
 from derma_common.errors import SourceError
 from derma_common.inference.detection import Detector
-from derma_training.detector_sources import NONE, SOURCES, Picture
+from derma_training.detector.sources import NONE, SOURCES, Picture
 
 LOW_SCORE = 0.02  # below it detections change no figure that is quoted
 HIT_IOU = 0.5

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from derma_common.inference.card import read_card, write_card
 from derma_common.inference.classification import Classifier
-from derma_training.classifier_augment import evaluation_crop
-from derma_training.classifier_manifest import CLASSES
-from derma_training.classifier_metrics import (
+from derma_training.classifier.augment import evaluation_crop
+from derma_training.classifier.manifest import CLASSES
+from derma_training.classifier.metrics import (
     accuracy,
     auroc,
     balanced_accuracy,
@@ -27,8 +27,8 @@ from derma_training.classifier_metrics import (
     macro_auc,
     sensitivities,
 )
-from derma_training.classifier_pack import Pack
-from derma_training.classifier_unknowns import HELD_OUT_KINDS
+from derma_training.classifier.pack import Pack
+from derma_training.classifier.unknowns import HELD_OUT_KINDS
 
 Probabilities = npt.NDArray[np.float32]
 MALIGNANT = ("MEL", "BCC", "SCC")

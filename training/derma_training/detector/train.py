@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from derma_training.detector_data import Pools, batch, sample
-from derma_training.yolo_head import Anchors, fit_anchors
-from derma_training.yolo_loss import LossSettings, yolo_loss
-from derma_training.yolov4_tiny import ANCHORS_PER_HEAD, STRIDES, YoloV4Tiny
+from derma_training.detector.data import Pools, batch, sample
+from derma_training.detector.yolo_head import Anchors, fit_anchors
+from derma_training.detector.yolo_loss import LossSettings, yolo_loss
+from derma_training.detector.yolov4_tiny import ANCHORS_PER_HEAD, STRIDES, YoloV4Tiny
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"

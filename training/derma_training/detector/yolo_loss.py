@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
-from derma_training.yolo_head import Anchors, decode
+from derma_training.detector.yolo_head import Anchors, decode
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The lesion classifier: data, architectures, training, export, evaluation."""

@@ -1,0 +1,1 @@
+"""The lesion detector: YOLOv4 networks, data, training, export, evaluation."""

@@ -118,8 +118,9 @@ def test_the_commands_pack_train_and_export_a_detector(data, tmp_path, monkeypat
     from derma_training.detector import __main__ as detector
     from derma_training.detector import scenes as detector_scenes
     from derma_training.detector import train as detector_train
+    from derma_training.detector.commands import pack as pack_command
 
-    monkeypatch.setattr(detector, "PACK_SCENES", 3)
+    monkeypatch.setattr(pack_command, "PACK_SCENES", 3)
     monkeypatch.setattr(detector_scenes, "SIDE_PX", 128)
     monkeypatch.setattr(detector_scenes, "PASTED_DIAMETER_PX", (9.0, 40.0))
     whole = detector_train.choose_anchors

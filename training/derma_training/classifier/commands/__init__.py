@@ -1,0 +1,1 @@
+"""The verbs of `python -m derma_training.classifier`, one a module, each with `main(arguments)`."""

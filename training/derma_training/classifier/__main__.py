@@ -1,4 +1,4 @@
-"""What `derma data`, `derma train classifier` and `derma evaluate classifier` hand over to: `-m derma_training.classifier VERB …`."""
+"""What `derma data`, `derma train` and `derma evaluate` hand over to when it is about a classifier."""
 
 from __future__ import annotations
 

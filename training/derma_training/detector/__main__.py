@@ -1,4 +1,4 @@
-"""What `derma data`, `derma train detector` and `derma evaluate detector` hand over to: `-m derma_training.detector VERB …`."""
+"""What `derma data`, `derma train` and `derma evaluate` hand over to when it is about a detector."""
 
 from __future__ import annotations
 

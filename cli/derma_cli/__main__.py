@@ -8,7 +8,7 @@ import traceback
 import typer
 
 import derma_common
-from derma_cli import findings, observe, services, top, training, up
+from derma_cli import findings, observe, outbox, services, top, training, up
 from derma_common.errors import UserError
 from derma_common.logs import Redactor
 
@@ -28,6 +28,7 @@ app.command()(services.scale)
 app.command()(top.top)
 app.command()(observe.observe)
 app.command("findings")(findings.findings)
+app.add_typer(outbox.app, name="outbox")
 app.add_typer(training.data, name="data")
 app.add_typer(training.train, name="train")
 app.add_typer(training.evaluate, name="evaluate")

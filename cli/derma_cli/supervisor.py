@@ -27,8 +27,10 @@ log = logging.getLogger(__name__)
 TURN_S = 0.1
 ROSTER_EVERY_S = 0.25
 MAX_CLASSIFIERS = 64
-# a classifier leaves when its detectors have confirmed that, so those go after it
-STOP_ORDER = ((Service.CAPTURE,), (Service.CLASSIFIER,), (Service.DETECTOR, Service.SINK))
+# a classifier leaves when its detectors have confirmed that, so those go after it; the forwarder sends what is left
+STOP_ORDER = (
+    (Service.CAPTURE,), (Service.CLASSIFIER, Service.REMOTE), (Service.DETECTOR, Service.SINK), (Service.FORWARDER,)
+)  # fmt: skip
 
 
 class Supervisor:
@@ -50,7 +52,7 @@ class Supervisor:
         self._control = self.hub.serve_requests(CONTROL)
         self._endpoints = Endpoints(self.settings)
         self.processes: dict[str, Process] = {}
-        self.classifiers = self.settings.classifier.workers
+        self.classifiers = 0 if self.settings.classifier.where == "remote" else self.settings.classifier.workers
         self.ended: set[str] = set()  # captures that reached their end
         self.losses: Counter[str] = Counter()
         self.restarts: Counter[str] = Counter()
@@ -72,6 +74,10 @@ class Supervisor:
         detectors = {detector_of(i, self.settings.detector.workers) for i in range(len(cameras))}
         names = [instance_name(Service.SINK, 0), *sorted(detectors)]
         names += [instance_name(Service.CLASSIFIER, i) for i in range(self.classifiers)]
+        if self.settings.classifier.where != "local":
+            names.append(instance_name(Service.REMOTE, 0))
+        if self.settings.cloud.redis:
+            names.append(instance_name(Service.FORWARDER, 0))
         captures = [] if self._finishing else [instance_name(Service.CAPTURE, c.name) for c in cameras]
         return names + [name for name in captures if name not in self.ended]
 
@@ -117,7 +123,7 @@ class Supervisor:
             return
         limits = self.settings.supervisor
         starting = process.last_beat is None or process.last_beat.state == "starting"
-        limit = limits.start_timeout_s if starting else limits.hang_after_s
+        limit = (limits.start_timeout_s if starting else limits.hang_after_s) + ROLES[process.service].patience_s
         if process.silent_s(now) > limit:
             self._say(f"{process.instance} gave no sign of life for {limit:g} s, replacing it")
             process.kill()

@@ -23,6 +23,7 @@ from derma_cli.summary import Flow, Summary, add_flows, summarise
 from derma_cli.supervisor import Supervisor
 from derma_common import logs
 from derma_common.addresses import camera_of, is_live
+from derma_common.cloud.access import access_of
 from derma_common.errors import ConfigError, RunError, SourceError, error_of
 from derma_common.heartbeat import read_beat
 from derma_common.inference.card import read_card, verified_file
@@ -52,6 +53,9 @@ def up(
     ] = False,
     detector: Annotated[str | None, typer.Option(help="Detector model: a shipped name or a folder.")] = None,
     classifier: Annotated[str | None, typer.Option(help="Classifier model: a shipped name or a folder.")] = None,
+    classify: Annotated[
+        str | None, typer.Option(metavar="local|remote|both", help="Where crops are classified; see [cloud].")
+    ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override any setting.")
     ] = None,
@@ -61,7 +65,12 @@ def up(
 ) -> None:
     """Examine sources: start all services, stop at the end of the recordings or on Ctrl-C, print the summary."""
     flags = parse_assignments(assignments or [])
-    flags |= {"classifier.workers": classifiers, "detector.model": detector, "classifier.model": classifier}
+    flags |= {
+        "classifier.workers": classifiers,
+        "detector.model": detector,
+        "classifier.model": classifier,
+        "classifier.where": classify,
+    }
     settings = resolve(config, data_dir, flags)
     settings = replace(settings, camera=_cameras(sources or [], live, settings))
     if detach:
@@ -137,6 +146,10 @@ def _plan(settings: Settings) -> RunPlan:
     for section, gpu in (("detector", settings.detector.gpu), ("classifier", settings.classifier.gpu)):
         if gpu >= 0:
             raise ConfigError(f"{section}.gpu = {gpu}: networks run on the CPU only so far; leave it at -1")
+    if settings.cloud.redis:
+        access_of(settings.cloud)
+    elif settings.classifier.where != "local":
+        raise ConfigError(f"classifier.where = {settings.classifier.where!r} needs a cloud.redis to send crops to")
     detector, classifier = model_dir(settings.detector.model), model_dir(settings.classifier.model)
     for directory, kind in ((detector, "detector"), (classifier, "classifier")):
         card = read_card(directory)

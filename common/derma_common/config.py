@@ -28,11 +28,18 @@ _AT_LEAST: dict[str, float] = {
     "supervisor.hang_after_s": 0.5, "supervisor.start_timeout_s": 1, "supervisor.stop_timeout_s": 0.1,
     "supervisor.fruitless_starts": 1, "supervisor.back_off_s": 0.01, "supervisor.poison_deaths": 1,
     "tracing.sample_ratio": 0,
+    "cloud.timeout_s": 0.1, "cloud.picture_px": 32, "cloud.picture_every_s": 0, "cloud.outbox_mb": 1,
+    "cloud.outbox_days": 0, "cloud.room": 1, "cloud.within_s": 0.05,
 }  # fmt: skip
 _AT_MOST: dict[str, float] = {
     "classifier.workers": 64, "detector.workers": 64, "capture.window": 1024, "tracing.sample_ratio": 1,
+    "cloud.picture_px": 1024,
 }  # fmt: skip
-_ONE_OF = {"logging.level": ("debug", "info", "warning", "error"), "logging.format": ("human", "json")}
+_ONE_OF = {
+    "logging.level": ("debug", "info", "warning", "error"), "logging.format": ("human", "json"),
+    "classifier.where": ("local", "remote", "both"), "cloud.pictures": ("none", "doubtful", "all"),
+    "cloud.picture_encoding": ("png", "raw"), "cloud.when_full": ("discard_oldest", "refuse_new"),
+}  # fmt: skip
 
 
 def load_settings(

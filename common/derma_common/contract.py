@@ -7,30 +7,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from derma_common.topology import Service
+from derma_common.topology import PIPELINE, Service
 
 OBJECTIVE_S = 0.25  # the end-to-end objective is a bucket edge
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, OBJECTIVE_S, 0.5, 1.0, 2.5, 5.0, 10.0)
-STAGES = tuple(service.value for service in Service)
+STAGES = tuple(service.value for service in PIPELINE)
+SERVICES = tuple(service.value for service in Service)
 PARTS = tuple((stage, part) for stage in STAGES for part in ("wait", "service"))
 REASONS = ("busy", "deadline", "poison", "unreadable", "capture_restart")  # why frames are dropped
+GIVEN_UP = ("full", "too_old", "by_hand", "stale")  # why entries of the outbox never left
+REMOTE_RESULTS = ("answered", "late", "failed", "taken_back")
 CAMERA_STATES = ("reading", "silent", "ended")
 
 # every label and the values that it may take; the length of these lists bounds the number of series
 LABELS: dict[str, str] = {
-    "stage": ", ".join(STAGES),
+    "stage": ", ".join(SERVICES),
     "worker": "an instance's name, such as `classifier.0`",
     "camera": "a configured camera's alias",
     "part": "wait, service",
     "outcome": "delivered, dropped",
-    "reason": "empty, " + ", ".join(REASONS) + ", other",
+    "reason": "of frames: empty, " + ", ".join(REASONS) + ", other; of entries: " + ", ".join(GIVEN_UP),
     "state": "of frames: captured, delivered, dropped, in_flight; of slots: free, held; of workers: wanted, ready; "
+    "of entries: waiting, quarantined; "
     "of cameras: " + ", ".join(CAMERA_STATES),
     "place": "data (database and logs), rings (pictures in shared memory)",
     "name": "a model's name",
     "sha256": "of the model's file",
     "runner": "what runs the model's file",
     "version": "of derma",
+    "kind": "of what leaves the machine: findings, picture",
+    "result": "of a crop sent to a remote classifier: " + ", ".join(REMOTE_RESULTS),
     "gpu": "the GPU's index",
     "le": "bucket edges, s: " + ", ".join(f"{edge:g}" for edge in BUCKETS) + ", +Inf",
 }
@@ -38,6 +44,7 @@ LABELS: dict[str, str] = {
 
 _UNITS = {
     "seconds": "s", "bytes": "B", "ratio": "0…1", "celsius": "°C", "watts": "W", "info": "always 1", "live": "0 or 1",
+    "connected": "0 or 1",
     "state": "0 or 1", "fds": "file descriptors",
 }  # fmt: skip
 
@@ -100,6 +107,21 @@ CONTRACT: tuple[Spec, ...] = (
     Spec("derma_commit_seconds", "histogram", (), "sink", "Time of one database commit."),
     Spec("derma_storage_free_bytes", "gauge", ("place",), "sink", "Room left where a run keeps its things."),
     Spec("derma_storage_size_bytes", "gauge", ("place",), "sink", "Size of the file system of a place."),
+    Spec("derma_cloud_connected", "gauge", (), "forwarder, remote", "1 while the line to Redis is up."),
+    Spec("derma_cloud_failures_total", "counter", (), "forwarder, remote", 
+         "How often the line to Redis was found down."),
+    Spec("derma_outbox_entries", "gauge", ("kind", "state"), "forwarder",
+         "Entries that wait, and that were set aside."),
+    Spec("derma_outbox_backlog_bytes", "gauge", ("kind",), "forwarder", "Bytes of pictures that wait."),
+    Spec("derma_outbox_limit_bytes", "gauge", (), "forwarder", "Bytes of pictures that may wait."),
+    Spec("derma_outbox_oldest_seconds", "gauge", (), "forwarder", "How long the oldest entry has waited; 0 for none."),
+    Spec("derma_outbox_sent_total", "counter", ("kind",), "forwarder", "Entries that Redis has taken."),
+    Spec("derma_outbox_given_up_total", "counter", ("kind", "reason"), "forwarder",
+         "Entries that will never leave, since the database was made."),
+    Spec("derma_outbox_delay_seconds", "histogram", (), "forwarder", "From durable here to taken by Redis."),
+    Spec("derma_opinions_total", "counter", (), "forwarder", "Second opinions that came back."),
+    Spec("derma_remote_crops_total", "counter", ("result",), "remote", "Crops that were sent to remote classifiers."),
+    Spec("derma_remote_seconds", "histogram", (), "remote", "From a crop's sending to its answer."),
     Spec("derma_build_info", "gauge", ("version",), "supervisor", "The derma that runs."),
     Spec("derma_workers", "gauge", ("stage", "state"), "supervisor", "Workers that should run, and that are at work."),
     Spec("derma_worker_restarts_total", "counter", ("stage", "worker"), "supervisor",
@@ -121,8 +143,8 @@ Made from `common/derma_common/contract.py` by `python -m derma_common.telemetry
 
 Every process of a run serves `/metrics` on a port of its own. The supervisor writes the list of them to
 `prometheus-targets.json` in the data directory, each with two labels that metrics therefore do not repeat: `service`
-(capture, detector, classifier, sink, supervisor) and `instance` (such as `classifier.0`). Labels come from closed
-lists. Nothing names a subject, an address of a camera, or a process number.
+(capture, detector, classifier, sink, forwarder, remote, supervisor) and `instance` (such as `classifier.0`). Labels
+come from closed lists. Nothing names a subject, an address of a camera, or a process number.
 
 A histogram has one series per bucket edge (`_bucket`), `_sum` and `_count`. The end-to-end objective, @OBJECTIVE@ s,
 is an edge.

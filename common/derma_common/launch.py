@@ -27,7 +27,7 @@ from derma_common.plan import RunPlan, read_plan
 from derma_common.settings import Settings
 from derma_common.stage import Orphaned, StageHost, Stop
 from derma_common.telemetry import Metrics
-from derma_common.topology import Service, service_of
+from derma_common.topology import PIPELINE, Service, service_of
 from derma_common.tracing import Tracer
 from derma_common.transport import Hub
 
@@ -127,18 +127,19 @@ def _die_with_parent(alive_fd: int) -> None:
 
 def _place(settings: Settings, service: Service) -> None:
     """Pin the process to its cores and set its priority as configured."""
-    section = getattr(settings, service.value)
+    name = service.value if service in PIPELINE else "cloud"
+    section = getattr(settings, name)
     if section.cores:
         allowed = os.sched_getaffinity(0)
         chosen = set(section.cores) & allowed
         if not chosen:
-            raise ConfigError(f"{service}.cores {list(section.cores)} names no core of this machine {sorted(allowed)}")
+            raise ConfigError(f"{name}.cores {list(section.cores)} names no core of this machine {sorted(allowed)}")
         os.sched_setaffinity(0, chosen)
     if section.priority:
         try:
             os.nice(section.priority)
         except PermissionError:
             raise ResourceError(
-                f"{service}.priority {section.priority} needs the right to raise priorities (CAP_SYS_NICE)"
+                f"{name}.priority {section.priority} needs the right to raise priorities (CAP_SYS_NICE)"
             ) from None
     cv2.setNumThreads(settings.capture.threads)

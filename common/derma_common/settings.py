@@ -56,6 +56,7 @@ class ClassifierSettings:
     cores: tuple[int, ...] = ()
     priority: int = 0
     gpu: int = -1
+    where: str = "local"  # or remote, or both
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,31 @@ class TracingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CloudSettings:
+    """What leaves the machine, and where to; nothing while `redis` is empty."""
+
+    redis: str = ""  # rediss://host:6379/0; redis:// on this machine only
+    site: str = "site"  # this machine's name there
+    user: str = ""
+    password_file: str = ""
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    timeout_s: float = 5.0
+    pictures: str = "none"  # of lesions, for the second opinion: none, doubtful, all
+    picture_px: int = 224
+    picture_encoding: str = "png"  # or raw
+    picture_every_s: float = 1.0  # per video or camera; every file of a folder counts
+    outbox_mb: int = 2048  # pictures that wait, at most
+    outbox_days: float = 0.0  # whatever waits longer is given up; 0: never
+    when_full: str = "discard_oldest"  # pictures: or refuse_new
+    room: int = 32  # crops that may be outstanding at remote classifiers
+    within_s: float = 1.0  # a crop that was not classified by then is taken back
+    cores: tuple[int, ...] = ()
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Camera:
     """A source with its alias: the name in metrics, logs and findings."""
 
@@ -126,6 +152,7 @@ class Settings:
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     tracing: TracingSettings = field(default_factory=TracingSettings)
+    cloud: CloudSettings = field(default_factory=CloudSettings)
     camera: tuple[Camera, ...] = ()
 
     @property

@@ -1,6 +1,6 @@
 """The database as two processes see it: the sink writes it, everybody else reads it read-only.
 
-SQLite in WAL mode. The schema is numbered in `user_version`; a newer one than this derma knows is refused.
+SQLite in WAL mode; the tables are in `schema.py`. The forwarder alone takes rows out of the outbox and writes opinions.
 """
 
 from __future__ import annotations
@@ -16,70 +16,27 @@ from urllib.parse import quote
 import numpy as np
 
 from derma_common.errors import ResourceError
+from derma_common.schema import SCHEMA_VERSION, version_of
 
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE runs (
-    id TEXT PRIMARY KEY,
-    started_wall_ns INTEGER NOT NULL,
-    boot_id TEXT NOT NULL,
-    derma_version TEXT NOT NULL,
-    detector TEXT NOT NULL,
-    classifier TEXT NOT NULL
-) STRICT;
-CREATE TABLE cameras (
-    run TEXT NOT NULL REFERENCES runs (id),
-    name TEXT NOT NULL,
-    source TEXT NOT NULL,
-    live INTEGER NOT NULL,
-    PRIMARY KEY (run, name)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE models (
-    id TEXT PRIMARY KEY,
-    sha256 TEXT NOT NULL,
-    card TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE frames (
-    run TEXT NOT NULL,
-    camera TEXT NOT NULL,
-    seq INTEGER NOT NULL,
-    outcome TEXT NOT NULL CHECK (outcome IN ('delivered', 'dropped')),
-    reason TEXT NOT NULL,
-    attempt INTEGER NOT NULL,
-    origin TEXT NOT NULL,
-    width INTEGER NOT NULL,
-    height INTEGER NOT NULL,
-    captured_ns INTEGER NOT NULL,
-    wall_ns INTEGER NOT NULL,
-    PRIMARY KEY (run, camera, seq)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE findings (
-    id INTEGER PRIMARY KEY,
-    run TEXT NOT NULL,
-    camera TEXT NOT NULL,
-    seq INTEGER NOT NULL,
-    number INTEGER NOT NULL,
-    x1 REAL NOT NULL, y1 REAL NOT NULL, x2 REAL NOT NULL, y2 REAL NOT NULL,
-    score REAL NOT NULL,
-    detector TEXT NOT NULL,
-    classifier TEXT NOT NULL,
-    probabilities TEXT NOT NULL,
-    missing TEXT NOT NULL,
-    UNIQUE (run, camera, seq, number)
-) STRICT;
-CREATE TABLE timings (
-    run TEXT NOT NULL,
-    camera TEXT NOT NULL,
-    seq INTEGER NOT NULL,
-    capture_wait_ns INTEGER NOT NULL, capture_service_ns INTEGER NOT NULL,
-    detector_wait_ns INTEGER NOT NULL, detector_service_ns INTEGER NOT NULL,
-    classifier_wait_ns INTEGER, classifier_service_ns INTEGER,
-    sink_wait_ns INTEGER NOT NULL, sink_service_ns INTEGER NOT NULL,
-    end_to_end_ns INTEGER NOT NULL,
-    PRIMARY KEY (run, camera, seq)
-) STRICT, WITHOUT ROWID;
-"""
 STAGES = ("capture", "detector", "classifier", "sink")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOpinion:
+    """What somebody else said of a finding: a statement of its own, with its origin."""
+
+    probabilities: dict[str, float]
+    models: tuple[str, ...]
+    method: str
+    worker: str
+    wall_ns: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as `derma findings --json` prints it."""
+        return {
+            "probabilities": self.probabilities, "models": list(self.models), "method": self.method,
+            "worker": self.worker, "wall_ns": self.wall_ns,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +55,7 @@ class StoredFinding:
     missing: str
     detector: str
     classifier: str
+    second_opinions: tuple[StoredOpinion, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the line that `derma findings --json` prints."""
@@ -106,7 +64,20 @@ class StoredFinding:
             "number": self.number, "box": [round(v, 2) for v in self.box], "score": round(self.score, 4),
             "probabilities": self.probabilities, "missing": self.missing,
             "models": {"detector": self.detector, "classifier": self.classifier},
+            "second_opinions": [opinion.as_json() for opinion in self.second_opinions],
         }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFrame:
+    """A frame's row, without its findings."""
+
+    outcome: str
+    reason: str
+    width: int
+    height: int
+    wall_ns: int
+    derma_version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +99,13 @@ class StoreReader:
             raise ResourceError(f"there is no database {path}: nothing was examined yet (derma up SOURCE)")
         try:
             self._db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=10)
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            version = version_of(self._db)
         except sqlite3.DatabaseError as error:
             raise ResourceError(f"{path} is not a derma database: {error}") from error
-        if version != SCHEMA_VERSION:
+        if not 1 <= version <= SCHEMA_VERSION:
             self._db.close()
             raise ResourceError(f"{path} has schema version {version}, this derma knows {SCHEMA_VERSION}")
+        self._has_opinions = version >= 2
 
     def latest_run(self) -> str | None:
         """Return the id of the run that started last."""
@@ -145,35 +117,47 @@ class StoreReader:
         rows = self._db.execute("SELECT name, source, live FROM cameras WHERE run = ?", (run,))
         return {str(name): (str(source), bool(live)) for name, source, live in rows}
 
-    def findings(self, run: str, camera: str | None = None) -> Iterator[StoredFinding]:
-        """Yield the findings of a run, by camera, picture and score."""
+    def frame(self, run: str, camera: str, seq: int) -> StoredFrame | None:
+        """Return a frame's row, None when there is none."""
+        row = self._db.execute(
+            "SELECT f.outcome, f.reason, f.width, f.height, f.wall_ns, r.derma_version FROM frames f JOIN runs r"
+            " ON r.id = f.run WHERE f.run = ? AND f.camera = ? AND f.seq = ?",
+            (run, camera, seq),
+        ).fetchone()
+        return StoredFrame(*row) if row else None
+
+    def findings(self, run: str, camera: str | None = None, seq: int | None = None) -> Iterator[StoredFinding]:
+        """Yield the findings of a run, of one camera or of one of its frames, by camera, picture and score."""
+        asked = [("run", run), ("camera", camera), ("seq", seq)]
+        terms = [f"f.{column} = ?" for column, value in asked if value is not None]  # so that the index serves
         rows = self._db.execute(
             "SELECT f.camera, c.source, r.origin, f.seq, f.number, f.x1, f.y1, f.x2, f.y2, f.score,"
             " f.probabilities, f.missing, f.detector, f.classifier FROM findings f"
             " JOIN frames r USING (run, camera, seq) JOIN cameras c ON c.run = f.run AND c.name = f.camera"
-            " WHERE f.run = ? AND (? IS NULL OR f.camera = ?) ORDER BY f.camera, f.seq, f.number",
-            (run, camera, camera),
+            f" WHERE {' AND '.join(terms)} ORDER BY f.camera, f.seq, f.number",
+            [value for _, value in asked if value is not None],
         )
+        opinions = self._opinions(run) if seq is None else {}
         for (
-            name,
-            source,
-            origin,
-            seq,
-            number,
-            x1,
-            y1,
-            x2,
-            y2,
-            score,
-            text,
-            missing,
-            detector,
-            classifier,
-        ) in rows:
+            name, source, origin, seq, number, x1, y1, x2, y2, score, text, missing, detector, classifier
+        ) in rows:  # fmt: skip
             yield StoredFinding(
                 run, name, source, origin, seq, number, (x1, y1, x2, y2), score, json.loads(text), missing, detector,
-                classifier,
+                classifier, tuple(opinions.get((name, seq, number), ())),
             )  # fmt: skip
+
+    def _opinions(self, run: str) -> dict[tuple[str, int, int], list[StoredOpinion]]:
+        """Return the second opinions on a run's findings, in the order of their coming."""
+        found: dict[tuple[str, int, int], list[StoredOpinion]] = {}
+        if self._has_opinions:
+            for camera, seq, number, probabilities, models, method, worker, wall_ns in self._db.execute(
+                "SELECT camera, seq, number, probabilities, models, method, worker, wall_ns FROM opinions"
+                " WHERE run = ? ORDER BY received_wall_ns",
+                (run,),
+            ):
+                opinion = StoredOpinion(json.loads(probabilities), tuple(json.loads(models)), method, worker, wall_ns)
+                found.setdefault((camera, seq, number), []).append(opinion)
+        return found
 
     def frame_files(self, run: str, camera: str) -> dict[int, str]:
         """Return seq → file within the source of a camera's delivered frames."""

@@ -20,7 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from derma_common.contract import BUCKETS, CAMERA_STATES, CONTRACT, OBJECTIVE_S, PARTS, REASONS, page
+from derma_common.contract import BUCKETS, CAMERA_STATES, CONTRACT, OBJECTIVE_S, PARTS, REASONS, REMOTE_RESULTS, page
 from derma_common.gpu import Row, open_gpus
 
 __all__ = ["BUCKETS", "OBJECTIVE_S", "Conservation", "Metrics", "Sample", "SinkMetrics", "SupervisorMetrics", "samples"]
@@ -135,6 +135,26 @@ class Metrics(_Endpoint):
     def model(self, name: str, sha256: str, runner: str) -> None:
         """Export which network file this process serves."""
         self.read(lambda: [("derma_model_info", (name, sha256, runner), 1)])
+
+
+class ForwarderMetrics:
+    """What only the forwarder measures."""
+
+    def __init__(self, endpoint: _Endpoint, state: Callable[[], Iterable[Row]]) -> None:
+        """`state` returns rows of the contract, from any thread."""
+        endpoint.read(state)
+        self.delay = endpoint.histogram("derma_outbox_delay_seconds")
+
+
+class RemoteMetrics:
+    """What only the hand-over to remote classifiers measures."""
+
+    def __init__(self, endpoint: _Endpoint, state: Callable[[], Iterable[Row]]) -> None:
+        """`state` returns rows of the contract, from any thread."""
+        endpoint.read(state)
+        self.seconds = endpoint.histogram("derma_remote_seconds")
+        crops = endpoint.counter("derma_remote_crops_total")
+        self.crops = {result: crops.labels(result) for result in REMOTE_RESULTS}
 
 
 class SinkMetrics:

@@ -19,6 +19,11 @@ class Service(StrEnum):
     DETECTOR = "detector"
     CLASSIFIER = "classifier"
     SINK = "sink"
+    FORWARDER = "forwarder"  # what leaves the machine, and what comes back
+    REMOTE = "remote"  # hands crops to classifiers on other machines
+
+
+PIPELINE = (Service.CAPTURE, Service.DETECTOR, Service.CLASSIFIER, Service.SINK)  # a frame's way
 
 
 class Pattern(StrEnum):
@@ -60,12 +65,15 @@ class Role:
     writes: tuple[Topic, ...]
     ends_by_itself: bool = False  # a recording's capture is finished at its end
     scales: bool = False  # `derma scale` may change the number of instances
+    patience_s: float = 0.0  # of silence on top of the usual: a network's name may take long to resolve
 
 
 ROLES: dict[Service, Role] = {
     Service.SINK: Role("derma_sink", (RESULTS,), (ACKS, FINDINGS)),
     Service.DETECTOR: Role("derma_detector", (FRAMES,), (WORK, RESULTS)),
     Service.CLASSIFIER: Role("derma_classifier", (WORK,), (RESULTS,), scales=True),
+    Service.REMOTE: Role("derma_remote", (WORK,), (RESULTS,)),
+    Service.FORWARDER: Role("derma_forwarder", (), (), patience_s=60.0),
     Service.CAPTURE: Role("derma_capture", (ACKS, ROSTER), (FRAMES, RESULTS), ends_by_itself=True),
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields, is_dataclass
 from operator import attrgetter
 from typing import Any
@@ -22,7 +22,7 @@ from derma_common.messages import TYPES, Message
 MAX_BYTES = 1 << 20
 MAX_ITEMS = 4096  # of one array or map
 MAX_TEXT = 4096  # characters of one string
-MAX_BINARY = 64  # bytes of one field; pixels never travel
+MAX_BINARY = 64  # bytes of one field; pixels never travel on one machine
 MAX_INT = (1 << 62) - 1  # so the difference of two times still fits into 64 bits, in the database too
 TYPE_KEY = "t"
 
@@ -30,31 +30,50 @@ Check = Callable[[Any], Any]  # the value, checked; raises InvalidMessage
 Read = Callable[[Any], tuple[Any, ...]]
 
 
+class Codec:
+    """Some dataclasses as bytes. What is not one of them, within the limits, does not pass."""
+
+    def __init__(self, types: Iterable[type], max_bytes: int, max_binary: int) -> None:
+        """`max_bytes` bounds a whole message, `max_binary` each of its binary fields."""
+        self._max_bytes, self._max_binary = max_bytes, max_binary
+        self._by_name: dict[str, Check] = {
+            cls.__name__: _dataclass_check(cls, cls.__name__, max_binary) for cls in types
+        }
+
+    def encode(self, message: Any) -> bytes:
+        """Return the message as MessagePack."""
+        body = _as_map(message)
+        body[TYPE_KEY] = type(message).__name__
+        return bytes(msgpack.packb(body, default=_as_map, use_bin_type=True))
+
+    def decode(self, data: bytes | memoryview) -> Any:
+        """Return the message in `data`. Raises InvalidMessage for anything else, in bounded time and memory."""
+        if len(data) > self._max_bytes:
+            raise InvalidMessage(f"message of {len(data)} bytes, the limit is {self._max_bytes}")
+        try:
+            body = msgpack.unpackb(
+                data, raw=False, use_list=True, strict_map_key=True, max_ext_len=0, max_bin_len=self._max_binary,
+                max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS, max_str_len=MAX_TEXT * 4,
+            )  # fmt: skip
+        except Exception as error:  # msgpack raises ValueError, TypeError, UnicodeDecodeError and its own
+            raise InvalidMessage(f"no MessagePack: {type(error).__name__}: {str(error)[:120]}") from error
+        if not isinstance(body, dict):
+            raise InvalidMessage(f"a message is a map, this is {type(body).__name__}")
+        name = body.pop(TYPE_KEY, None)
+        check = self._by_name.get(name) if isinstance(name, str) else None
+        if check is None:
+            raise InvalidMessage(f"unknown message type {str(name)[:40]!r}")
+        return check(body)
+
+
 def encode(message: Message) -> bytes:
-    """Return the message as MessagePack."""
-    body = _as_map(message)
-    body[TYPE_KEY] = type(message).__name__
-    return bytes(msgpack.packb(body, default=_as_map, use_bin_type=True))
+    """Return a message between processes as MessagePack."""
+    return _MESSAGES.encode(message)
 
 
 def decode(data: bytes | memoryview) -> Message:
-    """Return the message in `data`. Raises InvalidMessage for anything else, in bounded time and memory."""
-    if len(data) > MAX_BYTES:
-        raise InvalidMessage(f"message of {len(data)} bytes, the limit is {MAX_BYTES}")
-    try:
-        body = msgpack.unpackb(
-            data, raw=False, use_list=True, strict_map_key=True, max_ext_len=0, max_bin_len=MAX_BINARY,
-            max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS, max_str_len=MAX_TEXT * 4,
-        )  # fmt: skip
-    except Exception as error:  # msgpack raises ValueError, TypeError, UnicodeDecodeError and its own
-        raise InvalidMessage(f"no MessagePack: {type(error).__name__}: {str(error)[:120]}") from error
-    if not isinstance(body, dict):
-        raise InvalidMessage(f"a message is a map, this is {type(body).__name__}")
-    name = body.pop(TYPE_KEY, None)
-    check = _BY_NAME.get(name) if isinstance(name, str) else None
-    if check is None:
-        raise InvalidMessage(f"unknown message type {str(name)[:40]!r}")
-    return typing.cast(Message, check(body))
+    """Return the message between processes in `data`. Raises InvalidMessage."""
+    return typing.cast(Message, _MESSAGES.decode(data))
 
 
 def _as_map(value: Any) -> dict[str, Any]:
@@ -95,10 +114,10 @@ def _str_check(where: str) -> Check:
     return check
 
 
-def _bytes_check(where: str) -> Check:
+def _bytes_check(where: str, most: int) -> Check:
     def check(value: Any) -> bytes:
-        if type(value) is not bytes or len(value) > MAX_BINARY:
-            raise InvalidMessage(f"{where} must be at most {MAX_BINARY} bytes")
+        if type(value) is not bytes or len(value) > most:
+            raise InvalidMessage(f"{where} must be at most {most} bytes")
         return value
 
     return check
@@ -133,11 +152,11 @@ def _map_check(item: Check, where: str) -> Check:
     return check
 
 
-def _dataclass_check(cls: type, where: str) -> Check:
+def _dataclass_check(cls: type, where: str, max_binary: int) -> Check:
     hints = typing.get_type_hints(cls)
     names = tuple(f.name for f in fields(cls))
     _READ[cls] = (names, attrgetter(*names) if len(names) > 1 else _single(names[0]))
-    plan = tuple((name, hints[name] is int, _check_for(hints[name], f"{where}.{name}")) for name in names)
+    plan = tuple((name, hints[name] is int, _check_for(hints[name], f"{where}.{name}", max_binary)) for name in names)
     required = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
 
     def check(value: Any) -> Any:
@@ -163,23 +182,23 @@ def _single(name: str) -> Read:
     return lambda value: (getattr(value, name),)
 
 
-def _check_for(hint: Any, where: str) -> Check:
+def _check_for(hint: Any, where: str, max_binary: int) -> Check:
+    if hint is bytes:
+        return _bytes_check(where, max_binary)
     if hint in _SCALARS:
         return _SCALARS[hint](where)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
-        return _many_check(_check_for(arguments[0], where), where)
+        return _many_check(_check_for(arguments[0], where, max_binary), where)
     if origin is tuple:
-        return _row_check(tuple(_check_for(a, where) for a in arguments), where)
+        return _row_check(tuple(_check_for(a, where, max_binary) for a in arguments), where)
     if origin is dict:
-        return _map_check(_check_for(arguments[1], where), where)
+        return _map_check(_check_for(arguments[1], where, max_binary), where)
     if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) and is_dataclass(hint):
-        return _dataclass_check(hint, where)
+        return _dataclass_check(hint, where, max_binary)
     raise TypeError(f"the wire has no form for {hint}")
 
 
-_SCALARS: dict[Any, Callable[[str], Check]] = {
-    int: _int_check, float: _float_check, str: _str_check, bytes: _bytes_check,
-}  # fmt: skip
+_SCALARS: dict[Any, Callable[[str], Check]] = {int: _int_check, float: _float_check, str: _str_check}
 _READ: dict[type, tuple[tuple[str, ...], Read]] = {}  # type → its fields and how to read them all
-_BY_NAME: dict[str, Check] = {cls.__name__: _dataclass_check(cls, cls.__name__) for cls in TYPES}
+_MESSAGES = Codec(TYPES, MAX_BYTES, MAX_BINARY)

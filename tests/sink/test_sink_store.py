@@ -12,7 +12,8 @@ from support.builders import classifications, detections, frame
 
 from derma_common.errors import ResourceError
 from derma_common.inference.card import read_card
-from derma_common.store import SCHEMA_VERSION, StoreReader
+from derma_common.schema import SCHEMA_VERSION
+from derma_common.store import StoreReader
 from derma_sink.join import Joins
 from derma_sink.outcome import closed, delivered
 from derma_sink.store import StoreWriter

@@ -18,6 +18,7 @@ from derma_common.tracing import Tracer
 from derma_sink import traces
 from derma_sink.join import Joins
 from derma_sink.outcome import DELIVERED, Outcome, closed, delivered
+from derma_sink.outgoing import Outgoing
 from derma_sink.store import StoreWriter, TimingRow
 
 ACK_EVERY_NS = 250_000_000
@@ -47,9 +48,10 @@ class SinkStage:
 
     def __init__(
         self, store: StoreWriter, cameras: Iterable[str], metrics: SinkMetrics, heartbeat: Heartbeat,
-        tracer: Tracer | None = None,
+        tracer: Tracer | None = None, outgoing: Outgoing | None = None,
     ) -> None:  # fmt: skip
-        self._tracer = tracer
+        """`outgoing` is None when nothing leaves the machine."""
+        self._tracer, self._outgoing = tracer, outgoing
         self._store, self._metrics, self._heartbeat = store, metrics, heartbeat
         self._joins = Joins()
         self._cameras = {name: _Camera(*store.durable(name)) for name in cameras}
@@ -121,8 +123,9 @@ class SinkStage:
     def _commit(self) -> list[Message]:
         outcomes, self._ready = list(self._ready.values()), {}
         timings, self._timings = self._timings, []
+        leaving = [row for outcome in outcomes for row in self._outgoing.rows(outcome)] if self._outgoing else []
         started = time.monotonic_ns()
-        self._store.commit(outcomes, timings)
+        self._store.commit(outcomes, timings, leaving)
         durable_ns = time.monotonic_ns()
         self._metrics.commit.observe((durable_ns - started) / 1e9)
         if self._tracer is not None:

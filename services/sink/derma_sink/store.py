@@ -10,9 +10,11 @@ from pathlib import Path
 
 from derma_common.errors import ResourceError
 from derma_common.inference.card import ModelCard
+from derma_common.schema import migrate
 from derma_common.seqset import SeqSet
-from derma_common.store import SCHEMA, SCHEMA_VERSION
+from derma_sink.outbox import OutboxRoom
 from derma_sink.outcome import DELIVERED, Outcome
+from derma_sink.outgoing import OutgoingRow
 
 _INSERT_FRAME = (
     "INSERT INTO frames (run, camera, seq, outcome, reason, attempt, origin, width, height, captured_ns, wall_ns)"
@@ -30,24 +32,17 @@ TimingRow = tuple[str, str, int, int, int, int, int, int | None, int | None, int
 class StoreWriter:
     """Owns the database of a run."""
 
-    def __init__(self, path: Path, run: str) -> None:
+    def __init__(self, path: Path, run: str, room: OutboxRoom = OutboxRoom()) -> None:
         """Open or make the database. Raises ResourceError when it cannot be written or is of a newer derma."""
-        self.run = run
+        self.run, self._room = run, room
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=10)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
-            self._migrate(path)
+            migrate(self._db, path)
         except (sqlite3.Error, OSError) as error:
             raise ResourceError(f"the database {path} cannot be written: {error}") from error
-
-    def _migrate(self, path: Path) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise ResourceError(f"{path} was written by a newer derma (schema {version}, known {SCHEMA_VERSION})")
-        if version == 0:
-            self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
     def begin_run(
         self,
@@ -96,13 +91,17 @@ class StoreWriter:
         """Count this run's findings."""
         return int(self._db.execute("SELECT count(*) FROM findings WHERE run = ?", (self.run,)).fetchone()[0])
 
-    def commit(self, outcomes: Sequence[Outcome], timings: Sequence[TimingRow]) -> None:
-        """Write frames, findings and the times of frames committed before, in one durable transaction."""
+    def commit(
+        self, outcomes: Sequence[Outcome], timings: Sequence[TimingRow], outgoing: Sequence[OutgoingRow] = ()
+    ) -> None:
+        """Write frames, findings, what is to leave, and the times of frames committed before, in one transaction."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self._db.executemany(_INSERT_FRAME, [self._frame_row(o) for o in outcomes])
             self._db.executemany(_INSERT_FINDING, [row for o in outcomes for row in self._finding_rows(o)])
             self._db.executemany(_INSERT_TIMING, timings)
+            if outgoing:
+                self._room.enqueue(self._db, self.run, outgoing)
         except BaseException:
             self._db.execute("ROLLBACK")
             raise

@@ -12,8 +12,9 @@ import typer
 from derma_cli.options import AsJson, ConfigFile, DataDir, resolve
 from derma_cli.pictures import draw_pictures
 from derma_cli.truth import compare
-from derma_common.errors import ResourceError
+from derma_common.errors import ConfigError, ResourceError
 from derma_common.store import StoredFinding, StoreReader
+from derma_common.taxonomy import View, find_view
 
 
 def findings(
@@ -25,11 +26,21 @@ def findings(
     truth: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Compare the boxes with a drawn recording's ground truth.")
     ] = None,
+    view: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Tell the probabilities in other classes: live, isic2019, ham10000, pad-ufes-20, blog, or a file's.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
 ) -> None:
     """Show the findings of a run."""
+    if view is not None and (pictures is not None or truth is not None):
+        raise ConfigError("--view tells probabilities; it goes with neither --pictures nor --truth")
+    told = find_view(view) if view is not None else None
     settings = resolve(config, data_dir)
     with StoreReader(settings.database) as store:
         chosen = run or store.latest_run()
@@ -45,12 +56,25 @@ def findings(
             print(json.dumps(agreement.as_json()) if as_json else agreement.line())
         else:
             for finding in store.findings(chosen, camera):
-                print(json.dumps(finding.as_json(), ensure_ascii=False) if as_json else _line(finding))
+                seen = _in_view(told, finding.probabilities) if told else None
+                if as_json:
+                    extra = {} if seen is None else {"view": seen}
+                    print(json.dumps(finding.as_json() | extra, ensure_ascii=False))
+                else:
+                    print(_line(finding, finding.probabilities if seen is None else seen))
 
 
-def _line(f: StoredFinding) -> str:
+def _in_view(view: View, probabilities: dict[str, float]) -> dict[str, float]:
+    """Return class of the view -> probability; nothing for a finding that was not classified."""
+    if not probabilities:
+        return {}
+    told = view.of([list(probabilities.values())], list(probabilities))[0]
+    return {name: round(float(p), 6) for name, p in zip(view.classes, told, strict=True)}
+
+
+def _line(f: StoredFinding, probabilities: dict[str, float]) -> str:
     x1, y1, x2, y2 = f.box
-    ranked = sorted(f.probabilities.items(), key=lambda item: -item[1])[:3]
+    ranked = sorted(probabilities.items(), key=lambda item: -item[1])[:3]
     classes = "  ".join(f"{name} {p:.2f}" for name, p in ranked) or f"not classified ({f.missing})"
     where = f.origin or f"frame {f.seq}"
     return f"{f.camera}  {where:<24} {x1:7.1f} {y1:7.1f} {x2:7.1f} {y2:7.1f}  score {f.score:.2f}  {classes}"

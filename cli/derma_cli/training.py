@@ -30,6 +30,12 @@ def prepare(context: typer.Context) -> None:
     _become("classifier", "prepare", context.args)
 
 
+@data.command("partition", context_settings=_PASS_ON)
+def partition(context: typer.Context) -> None:
+    """Make training classes from a taxonomy, each of at most so many pictures."""
+    _become("classifier", "partition", context.args)
+
+
 @data.command("draw", context_settings=_PASS_ON)
 def draw(context: typer.Context) -> None:
     """Draw wide-field skin scenes with exact boxes."""

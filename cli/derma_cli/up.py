@@ -23,6 +23,7 @@ from derma_cli.summary import Flow, Summary, add_flows, summarise
 from derma_cli.supervisor import Supervisor
 from derma_common import logs
 from derma_common.addresses import camera_of, is_live
+from derma_common.config import checked_tile_px
 from derma_common.cloud.access import access_of
 from derma_common.errors import ConfigError, RunError, SourceError, error_of
 from derma_common.heartbeat import read_beat
@@ -51,6 +52,9 @@ def up(
     live: Annotated[
         bool, typer.Option("--live", help="Play recordings at their own speed, as a camera would.")
     ] = False,
+    tile: Annotated[
+        int | None, typer.Option(metavar="PX", help="Look at wide pictures in tiles of this side too; 0: do not.")
+    ] = None,
     detector: Annotated[str | None, typer.Option(help="Detector model: a shipped name or a folder.")] = None,
     classifier: Annotated[str | None, typer.Option(help="Classifier model: a shipped name or a folder.")] = None,
     classify: Annotated[
@@ -72,7 +76,7 @@ def up(
         "classifier.where": classify,
     }
     settings = resolve(config, data_dir, flags)
-    settings = replace(settings, camera=_cameras(sources or [], live, settings))
+    settings = replace(settings, camera=_cameras(sources or [], live, tile, settings))
     if detach:
         _detach(settings)
         return
@@ -83,8 +87,8 @@ def up(
         print("\n".join(summary.lines()))
 
 
-def _cameras(sources: list[str], live: bool, settings: Settings) -> tuple[Camera, ...]:
-    """Return the cameras of the command line, else those of the settings, with absolute paths."""
+def _cameras(sources: list[str], live: bool, tile: int | None, settings: Settings) -> tuple[Camera, ...]:
+    """Return the cameras of the command line, else those of the settings, with absolute paths; `tile` is for all."""
     cameras = [_camera(i, text, live) for i, text in enumerate(sources)] or list(settings.camera)
     if not cameras:
         raise ConfigError(
@@ -92,6 +96,9 @@ def _cameras(sources: list[str], live: bool, settings: Settings) -> tuple[Camera
         )
     if len({c.name for c in cameras}) < len(cameras):
         raise ConfigError("two sources have the same name")
+    if tile is not None:
+        checked_tile_px(tile, "--tile")
+        cameras = [replace(camera, tile_px=tile) for camera in cameras]
     return tuple(_located(camera) for camera in cameras)
 
 

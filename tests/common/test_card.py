@@ -41,6 +41,13 @@ def test_a_model_is_recorded_by_name_and_hash(detector_dir):
     assert card.id == f"detector@{card.sha256[:12]}"
 
 
+def test_a_classifier_may_say_how_often_it_saw_each_class_and_give_features(classifier_dir):
+    counts = {"benign": 70, "melanoma": 20, "unknown": 10}
+    change(classifier_dir, class_counts=counts, outputs=["logits", "features"])
+    card = read_card(classifier_dir)
+    assert (card.class_counts, card.outputs) == (counts, ("logits", "features"))
+
+
 def test_a_changed_network_file_is_refused(detector_dir):
     with (detector_dir / "behaviour.json").open("a") as file:
         file.write(" ")
@@ -102,6 +109,10 @@ def test_a_card_that_is_no_text_is_refused(detector_dir):
         ({"temperature": 0}, "std and temperature must be positive"),
         ({"temperature": float("nan")}, "std and temperature must be positive"),
         ({"temperature": "hot"}, "wrong type"),
+        ({"class_counts": {"lesion": 0}}, "class_counts must be whole positive numbers"),
+        ({"class_counts": {"lesion": 2.5}}, "class_counts must be whole positive numbers"),
+        ({"class_counts": {"mole": 3}}, "class_counts must name every class"),
+        ({"class_counts": [3]}, "class_counts must name every class"),
     ],
 )
 def test_a_wrong_field_is_named(detector_dir, changes, says):

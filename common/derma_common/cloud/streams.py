@@ -22,6 +22,7 @@ DEAD = f"{PREFIX}:dead"
 MAX_DEAD = 1_000  # dead letters kept, and
 MAX_LETTER_BYTES = 256 << 10  # so much of each: who sends garbage must not fill the memory with it
 MAX_ANSWERS = 10_000  # answers kept for a site that does not fetch them
+LOOK_BEYOND = 64  # unanswered entries among which the least often given are chosen
 _TRANSIENT = ("LOADING", "BUSY", "READONLY", "OOM", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS")
 _DENIED = ("NOPERM", "NOAUTH", "WRONGPASS")
 
@@ -168,7 +169,7 @@ class Line:
         try:
             facts = self._do(self._redis.xinfo_stream, key)
         except LineDown as error:
-            if "no such key" in str(error):
+            if "no such key" in str(error) or "WRONGTYPE" in str(error):  # sending to it will tell more
                 return "0-0"
             raise
         return str(facts["last-generated-id"].decode())
@@ -200,10 +201,14 @@ class Line:
         return _deliveries(self._do(self._redis.xreadgroup, group, worker, streams, count=count, block=block))
 
     def take_over(self, group: str, worker: str, key: str, idle_s: float, count: int) -> list[Delivery]:
-        """Take entries that a worker was given and has not answered for `idle_s`, with how often they were given."""
+        """Take entries that a worker was given and has not answered for `idle_s`, with how often they were given.
+
+        The least often given ones come first: one that kills its workers must not hold up the others.
+        """
         idle_ms = round(idle_s * 1000)
-        rows = self._do(self._redis.xpending_range, key, group, "-", "+", count, idle=idle_ms)
-        times = {row["message_id"]: int(row["times_delivered"]) for row in rows}
+        rows = self._do(self._redis.xpending_range, key, group, "-", "+", count + LOOK_BEYOND, idle=idle_ms)
+        rows.sort(key=lambda row: int(row["times_delivered"]))
+        times = {row["message_id"]: int(row["times_delivered"]) for row in rows[:count]}
         if not times:
             return []
         claimed = self._do(self._redis.xclaim, key, group, worker, idle_ms, list(times))

@@ -35,7 +35,8 @@ class ModelCard:
     """Everything about a model that its file does not say, as stored in `card.json`.
 
     `kind` "detector": outputs `boxes` (N, A, 4) xyxy in network input px and `scores` (N, A, C) in [0, 1].
-    `kind` "classifier": output `logits` (N, C); probability = softmax(logits / temperature).
+    `kind` "classifier": output `logits` (N, C); probability = softmax(logits / temperature). It may also have the
+    output `features` (N, D), what the last layer sees.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ModelCard:
     crop_margin: float = 0.25  # classifier: share of the longer side added around a detected box
     intended_use: str = "research; not a medical device"
     training_data: tuple[str, ...] = ()
+    class_counts: dict[str, int] = field(default_factory=dict)  # classifier: training pictures, for prior rescaling
     figures: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -123,6 +125,11 @@ def _check(card: ModelCard, path: Path) -> None:
         problems.append("mean and std must have a number for each of red, green, blue")
     if any(not s > 0 for s in card.input.std) or not card.temperature > 0:
         problems.append("std and temperature must be positive")
+    counts = card.class_counts
+    if not isinstance(counts, dict) or (counts and set(counts) != set(card.classes)):
+        problems.append("class_counts must name every class, and nothing else, or be empty")
+    elif any(type(n) is not int or n < 1 for n in counts.values()):
+        problems.append("class_counts must be whole positive numbers")
     if problems:
         raise ModelError(f"{path}: {'; '.join(problems)}")
 

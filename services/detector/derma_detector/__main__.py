@@ -7,6 +7,7 @@ from pathlib import Path
 
 from derma_common.inference.card import read_card
 from derma_common.inference.detection import Detector
+from derma_common.inference.tiling import Rotation
 from derma_common.launch import Seat, launch
 from derma_common.messages import Crops, Detections, Torn
 from derma_common.rings import RingReader
@@ -29,8 +30,13 @@ def build(seat: Seat) -> StageHost:
     seat.metrics.detector_only(lambda: work.pool.load)
     margin = read_card(Path(seat.plan.classifier_dir)).crop_margin
     threshold = settings.score_threshold if settings.score_threshold >= 0 else None
+    tiled = {
+        camera.name: Rotation(camera.tile_px, settings.live_tiles if camera.live else None)
+        for camera in seat.settings.camera
+        if camera.tile_px
+    }
     return StageHost(
-        DetectorStage(detector, rings, margin, threshold),
+        DetectorStage(detector, rings, margin, threshold, tiled, seat.heartbeat.beat),
         seat.hub,
         inputs={work: 1 << 10, frames: 1},  # one frame at a turn, so that workers never wait for two
         routes={Detections: [results], Crops: [work], Torn: [results]},

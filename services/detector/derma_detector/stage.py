@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from derma_common.inference.detection import Detector
+from derma_common.inference.tiling import Rotation, detect_tiled
 from derma_common.messages import BoxRow, Crops, Detections, Frame, Message
 from derma_common.preprocess import square_around
 from derma_common.rings import RingReader
@@ -20,11 +21,21 @@ class DetectorStage:
     wait_s = BEAT_S
 
     def __init__(
-        self, detector: Detector, rings: RingReader, crop_margin: float, score_threshold: float | None = None
+        self,
+        detector: Detector,
+        rings: RingReader,
+        crop_margin: float,
+        score_threshold: float | None = None,
+        tiled: Mapping[str, Rotation] | None = None,
+        beat: Callable[[], object] | None = None,
     ) -> None:
-        """`crop_margin` is the classifier card's; a `score_threshold` of None is the detector card's."""
+        """`crop_margin` is the classifier card's; a `score_threshold` of None is the detector card's.
+
+        `tiled` holds the cameras whose pictures are also looked at in tiles; `beat` is called before each tile.
+        """
         self._detector, self._rings = detector, rings
         self._crop_margin, self._score_threshold = crop_margin, score_threshold
+        self._tiled, self._beat = dict(tiled or {}), beat
         self.finished = False
 
     def handle(self, message: Message) -> Iterable[Message]:
@@ -33,7 +44,9 @@ class DetectorStage:
             return []
         started_ns = time.monotonic_ns()
         with self._rings.picture(message.handle) as image:
-            found = self._detector.detect(image, self._score_threshold)
+            rotation = self._tiled.get(message.camera)
+            windows = rotation.turn(image.shape[1], image.shape[0]) if rotation else []
+            found = detect_tiled(self._detector, image, windows, self._score_threshold, before_each=self._beat)
         boxes: tuple[BoxRow, ...] = tuple(
             (float(x1), float(y1), float(x2), float(y2)) for x1, y1, x2, y2 in found.boxes[:MAX_DETECTIONS]
         )

@@ -6,6 +6,8 @@ without an answer is taken back: its frame is sent again (Torn), to whoever has 
 
 from __future__ import annotations
 
+import itertools
+import secrets
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -47,7 +49,8 @@ class RemoteStage:
         self._site, self._worker, self._within_ns = site, worker, round(within_s * 1e9)
         self._breaker = Breaker(room)
         self._sent: dict[str, _Sent] = {}  # by job, in the order of sending
-        self._jobs = 0
+        self._jobs = itertools.count()
+        self._token = secrets.token_hex(8)  # nobody who has not seen a job can answer it
         self._finished: dict[str, int] = {}
         self._farewells: dict[str, Farewell | None] = dict.fromkeys(detectors)
         self._leaving_since_ns: int | None = None
@@ -77,8 +80,7 @@ class RemoteStage:
         now_ns = time.monotonic_ns()
         jobs = []
         for index, crop in enumerate(crops):
-            self._jobs += 1
-            name = f"{self._worker}.{self._jobs}"
+            name = f"{self._token}.{next(self._jobs)}"
             self._sent[name] = _Sent(message, index, now_ns)
             jobs.append(CropJob(self._site, name, self._card.id, self._within_ns, picture_of(crop, "raw")))
         self._courier.post(jobs)

@@ -6,12 +6,12 @@ import sys
 
 from derma_training.verbs import run_verb
 
-VERBS = ("pack", "train", "export", "evaluate")
+VERBS = ("draw", "train", "export", "evaluate")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return its exit status."""
-    return run_verb("derma_training.detector", VERBS, sys.argv[1:] if arguments is None else arguments)
+    return run_verb("derma_training.detector", sys.argv[1:] if arguments is None else arguments)
 
 
 if __name__ == "__main__":

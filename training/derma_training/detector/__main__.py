@@ -6,8 +6,6 @@ import sys
 
 from derma_training.verbs import run_verb
 
-VERBS = ("draw", "train", "export", "evaluate")
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return its exit status."""

@@ -15,6 +15,8 @@ from derma_common.outbox import FINDINGS, KINDS, PICTURE, OpinionRow, Outbox
 from derma_common.schema import SCHEMA_VERSION, migrate
 from derma_common.store import StoreReader
 
+STEPS = ("sent", "refused", "aside", "retry", "drop")
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -34,7 +36,7 @@ def test_the_urgent_leave_first_and_then_the_old(path: Path) -> None:
 
 @given(
     st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 2)), max_size=12),
-    st.lists(st.tuples(st.sampled_from(["sent", "refused", "aside", "retry", "drop"]), st.integers(0, 11)), max_size=12),
+    st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 11)), max_size=12),
 )
 def test_totals_are_the_rows_whatever_happens(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int]], steps: list[tuple[str, int]]

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,12 +98,12 @@ def derma(*arguments: str, data_dir: Path, shm_dir: Path) -> subprocess.Complete
 
 
 @contextmanager
-def up(*arguments: str, data_dir: Path, shm_dir: Path) -> Iterator[Run]:
-    """Start `derma up --json` and make sure that it is gone afterwards."""
+def up(*arguments: str, data_dir: Path, shm_dir: Path, prefix: Sequence[str] = ()) -> Iterator[Run]:
+    """Start `derma up --json`, behind `prefix`, and make sure that it is gone afterwards."""
     data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir / "up.err").open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "derma_cli", "up", "--json", *arguments], stdout=subprocess.PIPE,
+            [*prefix, sys.executable, "-m", "derma_cli", "up", "--json", *arguments], stdout=subprocess.PIPE,
             stderr=errors, text=True, env=environment(data_dir, shm_dir),
         )  # fmt: skip
     try:

@@ -19,12 +19,13 @@ FIELD = b"e"
 PREFIX = "derma"
 SITES = f"{PREFIX}:sites"
 DEAD = f"{PREFIX}:dead"
+CLASSIFIERS = "classifiers"  # the group of a jobs stream
 MAX_DEAD = 1_000  # dead letters kept, and
 MAX_LETTER_BYTES = 256 << 10  # so much of each: who sends garbage must not fill the memory with it
 MAX_ANSWERS = 10_000  # answers kept for a site that does not fetch them
 LOOK_BEYOND = 64  # unanswered entries among which the least often given are chosen
 _TRANSIENT = ("LOADING", "BUSY", "READONLY", "OOM", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS")
-_DENIED = ("NOPERM", "NOAUTH", "WRONGPASS")
+_DENIED = ("NOPERM", "NOAUTH", "WRONGPASS", "DENIED")
 
 
 def findings_key(site: str, priority: int) -> str:
@@ -282,7 +283,7 @@ class Line:
 
 
 def _failure(error: redis.RedisError) -> LineDown:
-    text = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}"[:200]
     refused = isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError)
     return Denied(text) if refused or str(error).startswith(_DENIED) or "ssl" in text.lower() else LineDown(text)
 

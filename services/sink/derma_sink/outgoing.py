@@ -21,6 +21,7 @@ from derma_sink.outcome import DELIVERED, Outcome
 log = logging.getLogger(__name__)
 
 SUSPICIOUS, DOUBTFUL, PLAIN = 0, 1, 2  # priorities, first things first
+SUSPICIOUS_FROM = 0.3  # of the suspicious live classes together: rather one too many than one too few
 UNCERTAIN_BELOW = 0.6  # of the likeliest live class
 
 
@@ -54,7 +55,7 @@ class Triage:
         row = np.fromiter(probabilities, dtype=np.float64)
         shares = row @ self._membership if len(row) == len(self._membership) else np.zeros(len(self._suspicious))
         top = int(np.argmax(shares))
-        if shares[top] and self._suspicious[top]:
+        if shares[self._suspicious].sum() >= SUSPICIOUS_FROM:
             return SUSPICIOUS
         return DOUBTFUL if top == self._unknown or shares[top] < UNCERTAIN_BELOW else PLAIN
 

@@ -3,7 +3,9 @@
     python bench/observability.py [--rounds N] [--frames N] [--json]
 
 Real processes, fake models that take no time, so that derma's own work is all there is and a cost shows at its
-largest. Each case is run next to a run with everything off, now before, now after it. What counts is the kernel's
+largest. The pictures come from a camera of 50 a second, so that every run lasts as long, has each frame alone in a
+commit, and does as often what time demands: a recording would run as fast as it can, and how many frames then share a
+turn of a loop differs more between runs than anything measured here. Each case is run next to a run with everything off, now before, now after it. What counts is the kernel's
 account of `derma up` and all its children (RUSAGE_CHILDREN, exact) less what each process had used when it was ready.
 A cost is the median of the differences within the pairs. What is noise on this machine is shown by the first case: two
 runs with everything off, as a pair.
@@ -40,6 +42,8 @@ from derma_common.tracing import TRACES_FILE, Head
 from derma_common.wire import decode, encode
 
 SCRAPE_EVERY_S = 1.0
+FPS = 50
+MOST = 0.98  # of the frames that must be delivered, or the run did less than the others
 OFF = {"metrics.enabled": "false", "tracing.enabled": "false"}
 TRACED = {"metrics.enabled": "false", "tracing.enabled": "true"}
 CASES: dict[str, dict[str, str]] = {
@@ -76,8 +80,8 @@ def scraped(data_dir: Path) -> Iterator[list[int]]:
 
 
 def measure(case: str, frames: int) -> dict[str, float]:
-    """Run a recording of so many frames and return what it took."""
-    source = f"synthetic://?frames={frames}&width=320&height=240"
+    """Run a camera for so many frames and return what it took."""
+    source = f"synthetic://?frames={frames}&fps={FPS}&width=320&height=240"
     assignments = [word for key, value in CASES[case].items() for word in ("--set", f"{key}={value}")]
     before_s = children_s()
     with tempfile.TemporaryDirectory(prefix="derma-bench-") as name:
@@ -88,8 +92,8 @@ def measure(case: str, frames: int) -> dict[str, float]:
         ):
             first, _ = watch(run)
             summary = run.finish(ask=False)
-        if summary["delivered"] != frames:
-            raise RuntimeError(f"{case}: {summary['delivered']} of {frames} frames were delivered")
+        if summary["delivered"] < MOST * frames:
+            raise RuntimeError(f"{case}: {summary['delivered']} of {frames} frames were delivered: the machine is busy")
         traces = directory / "data" / TRACES_FILE
         spans = len(traces.read_text().splitlines()) if traces.exists() else 0
     total_s = children_s() - before_s
@@ -169,7 +173,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="pairs of runs for each case")
-    parser.add_argument("--frames", type=int, default=1000, help="frames of a run")
+    parser.add_argument("--frames", type=int, default=600, help="frames of a run")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     arguments = parser.parse_args()
     figures = run_all(arguments.rounds, arguments.frames)

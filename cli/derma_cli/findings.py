@@ -57,11 +57,16 @@ def findings(
         else:
             for finding in store.findings(chosen, camera):
                 seen = _in_view(told, finding.probabilities) if told else None
+                told_by_others = [
+                    _in_view(told, o.probabilities) if told else o.probabilities for o in finding.second_opinions
+                ]
                 if as_json:
                     extra = {} if seen is None else {"view": seen}
                     print(json.dumps(finding.as_json() | extra, ensure_ascii=False))
                 else:
                     print(_line(finding, finding.probabilities if seen is None else seen))
+                    for opinion, probabilities in zip(finding.second_opinions, told_by_others, strict=True):
+                        print(f"    second opinion  {_ranked(probabilities)}  ({opinion.method}; {opinion.worker})")
 
 
 def _in_view(view: View, probabilities: dict[str, float]) -> dict[str, float]:
@@ -74,7 +79,12 @@ def _in_view(view: View, probabilities: dict[str, float]) -> dict[str, float]:
 
 def _line(f: StoredFinding, probabilities: dict[str, float]) -> str:
     x1, y1, x2, y2 = f.box
-    ranked = sorted(probabilities.items(), key=lambda item: -item[1])[:3]
-    classes = "  ".join(f"{name} {p:.2f}" for name, p in ranked) or f"not classified ({f.missing})"
+    classes = _ranked(probabilities) or f"not classified ({f.missing})"
     where = f.origin or f"frame {f.seq}"
     return f"{f.camera}  {where:<24} {x1:7.1f} {y1:7.1f} {x2:7.1f} {y2:7.1f}  score {f.score:.2f}  {classes}"
+
+
+def _ranked(probabilities: dict[str, float]) -> str:
+    """Return the three likeliest classes."""
+    ranked = sorted(probabilities.items(), key=lambda item: -item[1])[:3]
+    return "  ".join(f"{name} {p:.2f}" for name, p in ranked)

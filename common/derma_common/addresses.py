@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
 
 from derma_common.errors import SourceError
 
 NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
 _NUMBER = re.compile(r"[0-9]{1,4}\Z")
 _DEVICE = re.compile(r"/dev/video[0-9]{1,4}\Z")
+_SECRET_KEY = re.compile(r"\A(pass|pwd|psw|token|secret|auth|key|apikey)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,20 @@ def camera_of(source: str) -> int | str | None:
         allowed = ", ".join((*NETWORK_SCHEMES, "synthetic"))
         raise SourceError(f"{redacted(source)}: scheme {scheme!r} is not allowed; there are: {allowed}")
     return None
+
+
+def names_secret(source: str) -> bool:
+    """Say whether a network address holds a user or password, or a query that looks like one."""
+    if "://" not in source or source.startswith("synthetic:"):
+        return False
+    rest = source.partition("://")[2]
+    return "@" in rest or any(_SECRET_KEY.search(pair.partition("=")[0]) for pair in re.split("[?&/]", rest)[1:])
+
+
+def with_credentials(source: str, user: str, password: str) -> str:
+    """Return the network address `scheme://host…` with a user and a password, as FFmpeg takes them."""
+    scheme, _, rest = source.partition("://")
+    return f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{rest}"
 
 
 def is_live(source: str, asked: bool | None) -> bool:

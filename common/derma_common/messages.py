@@ -118,6 +118,7 @@ class Capacity:
     worker: str
     room: int  # crops that each detector may have outstanding here (sent, not yet finished); 0: it is leaving
     finished: dict[str, int]  # owner (a detector's incarnation) → its crops finished here
+    rank: int = 0  # workers of a lower rank are given work first; 1: the hand-over to other machines
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Recordings: sources that end and can be read again, so that seq k is always the same picture.
 
 Capture, `derma findings --pictures` and evaluation must agree on that, hence it lives here: video files,
-folders of pictures, single pictures, and the drawn `synthetic://` source.
+folders and patterns of pictures, single pictures, and the drawn `synthetic://` source.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
+from glob import glob, has_magic
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Protocol
 
@@ -94,18 +95,20 @@ class VideoFile:
 
 
 class PictureFiles:
-    """A single picture or the pictures of a folder, sorted by name with numbers in numeric order."""
+    """A single picture, or the pictures of a folder or pattern, sorted by name with numbers in numeric order."""
 
     def __init__(self, path: Path) -> None:
         """List the files. Raises SourceError when there is none."""
-        self.path = path
-        if path.is_dir():
-            names = [p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()]
-            self.files = sorted(names, key=lambda p: _natural(str(p.relative_to(path))))
-            if not self.files:
-                raise SourceError(f"{path} holds no pictures ({' '.join(PICTURE_SUFFIXES)})")
-        else:
-            self.files = [path]
+        self.is_single = path.exists() and not path.is_dir()
+        if self.is_single:
+            self.path, self.files = path, [path]
+            return
+        self.path = path if path.is_dir() else _fixed_part(path)
+        found = path.rglob("*") if path.is_dir() else map(Path, glob(str(path), recursive=True))
+        pictures = [p for p in found if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()]
+        self.files = sorted(pictures, key=lambda p: _natural(str(p.relative_to(self.path))))
+        if not self.files:
+            raise SourceError(f"{path} holds no pictures ({' '.join(PICTURE_SUFFIXES)})")
 
     def pictures(self, skip: SkipSet) -> Iterator[Picture]:
         """Yield the pictures that are not in `skip`; one bad file among many is yielded as such."""
@@ -168,16 +171,32 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part.lower()) for part in re.split(r"(\d+)", name) if part]
 
 
+def _fixed_part(pattern: Path) -> Path:
+    """Return the folder that all files of a pattern lie in: the parts before the first with a wildcard."""
+    return Path(*takewhile(lambda part: not has_magic(part), pattern.parts))
+
+
+def is_there(path: Path) -> bool:
+    """Say whether a path is a file or folder, or a pattern such as shots/*.jpg, whose files are listed later.
+
+    Raises SourceError when one may not look.
+    """
+    try:
+        return path.exists() or has_magic(str(path))
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+
+
 def open_recording(source: str) -> Recording:
-    """Open a recording by path or `synthetic://` URI. Raises SourceError with what was wrong."""
+    """Open a recording by path, pattern or `synthetic://` URI. Raises SourceError with what was wrong."""
     drawn = synthetic_of(source)
     if drawn is not None:
         return SyntheticRecording(drawn)
     path = Path(source).expanduser()
-    if path.is_dir():
-        return PictureFiles(path)
-    if not path.exists():
+    if not is_there(path):
         raise SourceError(f"there is no file or folder {source}")
+    if path.is_dir() or not path.exists():
+        return PictureFiles(path)
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return PictureFiles(path)
     if path.stat().st_size == 0:

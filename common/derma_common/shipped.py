@@ -22,5 +22,10 @@ def model_dir(name: str) -> Path:
     for candidate in (path, shipped("models") / name):
         if (candidate / CARD_FILE).is_file():
             return candidate.resolve()
-    there = sorted(p.parent.name for p in shipped("models").glob(f"*/{CARD_FILE}"))
-    raise ModelError(f"there is no model {name!r}: neither a folder with {CARD_FILE} nor one of {', '.join(there)}")
+    there = ", ".join(directory.name for directory in shipped_models())
+    raise ModelError(f"there is no model {name!r}: neither a folder with {CARD_FILE} nor one of {there}")
+
+
+def shipped_models() -> list[Path]:
+    """Return the directories of the shipped models, by name."""
+    return sorted(card.parent for card in shipped("models").glob(f"*/{CARD_FILE}"))

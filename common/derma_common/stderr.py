@@ -58,6 +58,21 @@ def logged() -> Iterator[None]:
                 handler.setStream(stream)
 
 
+@contextmanager
+def muted() -> Iterator[None]:
+    """Throw away what native libraries write on file descriptor 2 within the block."""
+    sys.stderr.flush()
+    real = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(real, 2)
+        os.close(real)
+        os.close(nowhere)
+
+
 def _log_lines(descriptor: int) -> None:
     with os.fdopen(descriptor, encoding="utf-8", errors="replace") as stream:
         while line := stream.readline(_LONGEST_LINE):

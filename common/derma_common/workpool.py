@@ -16,6 +16,7 @@ from derma_common.messages import Capacity, Crops
 @dataclass(slots=True)
 class _Worker:
     room: int = 0
+    rank: int = 0
     finished: int = 0
     sent: int = 0
     heard_ns: int = 0
@@ -47,7 +48,7 @@ class WorkPool:
     def heard(self, identity: bytes, capacity: Capacity, now_ns: int) -> None:
         """Take a worker's statement."""
         worker = self._workers.setdefault(identity, _Worker())
-        worker.room, worker.heard_ns = capacity.room, now_ns
+        worker.room, worker.rank, worker.heard_ns = capacity.room, capacity.rank, now_ns
         worker.finished = capacity.finished.get(self.owner, 0)
 
     def sent_to(self, identity: bytes) -> int:
@@ -62,17 +63,20 @@ class WorkPool:
     def take(self, now_ns: int) -> tuple[bytes, Crops] | None:
         """Return the next work and who gets it, split to the worker's room; None when nobody has room.
 
-        The worker with most room goes first, so work spreads before it piles up.
+        Those of the lowest rank that have room go first, and of them the one with most room, so work spreads before
+        it piles up.
         """
         if not self._pending:
             return None
-        candidates = [
-            (worker.free(), identity)
+        free_now = [
+            (worker, identity)
             for identity, worker in self._workers.items()
             if now_ns - worker.heard_ns <= self._silent_after_ns and worker.free() > 0
         ]
-        if not candidates:
+        if not free_now:
             return None
+        rank = min(worker.rank for worker, _ in free_now)
+        candidates = [(worker.free(), identity) for worker, identity in free_now if worker.rank == rank]
         free, identity = max(candidates)
         work = self._pending.popleft()
         # an equal share each, so that one frame's crops run on all workers at once

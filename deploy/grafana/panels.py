@@ -236,4 +236,54 @@ HOST = Board(
     by_camera=False,
 )
 
-BOARDS = (LATENCY, PIPELINE, HOST)
+_LINE_AND_BACKLOG = ("Line and backlog", (
+    Panel("Line to the cloud", "1: Redis answers. While it does not, everything waits in the database.",
+          (("derma_cloud_connected", "{{instance}}"),), "none", "number", 4, 4,
+          ((0.0, "red"), (1.0, "green")), "backlog"),
+    Panel("Oldest entry", "How long the entry that has waited longest has waited.",
+          (("derma_outbox_oldest_seconds", "oldest"),), "s", "number", 4, 4, ((60.0, "orange"), (900.0, "red")),
+          "backlog"),
+    Panel("Entries waiting", "Findings and pictures that have not left yet.",
+          (('sum(derma_outbox_entries{state="waiting"})', "waiting"),), "none", "number", 4, 4, (), "backlog"),
+    Panel("Set aside", "Entries that Redis refused while it took others; `derma outbox ls` says why.",
+          (('sum(derma_outbox_entries{state="quarantined"})', "set aside"),), "none", "number", 4, 4,
+          ((1.0, "orange"),), "backlog"),
+    Panel("Room for pictures used", "Share of the bytes of pictures that may wait; what happens at 1 is "
+          "`cloud.when_full`.", (("sum(derma_outbox_backlog_bytes) / sum(derma_outbox_limit_bytes)", "used"),),
+          "percentunit", "number", 4, 4, ((0.8, "orange"), (0.95, "red")), "backlog"),
+    Panel("Second opinions", "Statements of cloud workers that came back, in the past hour.",
+          (("sum(increase(derma_opinions_total[1h]))", "in 1 h"),), "none", "number", 4, 4),
+    Panel("Entries waiting by kind", "A line that rises is a line to the cloud that is down or too slow.",
+          (('derma_outbox_entries{state="waiting"}', "{{kind}}"),), "none", runbook="backlog"),
+    Panel("Backlog of pictures", "Bytes that wait, and that may wait.",
+          (("derma_outbox_backlog_bytes", "{{kind}}"), ("derma_outbox_limit_bytes", "limit")), "bytes",
+          runbook="backlog"),
+    Panel("Sent", "Entries that Redis has taken, per second.",
+          ((f"rate(derma_outbox_sent_total[{RATE}])", "{{kind}}"),), "cps"),
+    Panel("From durable here to taken there, p50, p90, p99", "After an hour without the line, an hour.",
+          quantiles("derma_outbox_delay_seconds", ""), "s", runbook="backlog"),
+    Panel("Given up", "Entries that will never leave, by reason, since the database was made.",
+          (("sum by (kind, reason) (derma_outbox_given_up_total)", "{{kind}} {{reason}}"),), "none",
+          steps=((1.0, "orange"),), runbook="backlog"),
+    Panel("Times the line was found down", "Attempts that failed, in 5 minutes; they become rarer the longer it lasts.",
+          (("increase(derma_cloud_failures_total[5m])", "{{instance}}"),), "none", runbook="backlog"),
+))  # fmt: skip
+
+_ELSEWHERE = ("Classified elsewhere", (
+    Panel("Crops by result", "answered; failed: refused or of another model; taken_back: no answer in time, done by "
+          "whoever had room; late: an answer after that.",
+          ((f"sum by (result) (rate(derma_remote_crops_total[{RATE}]))", "{{result}}"),), "cps", width=12,
+          runbook="backlog"),
+    Panel("From sending to answer, p50, p90, p99", "Line, queue and network of the other machine together.",
+          quantiles("derma_remote_seconds", ""), "s", width=12, steps=((1.0, "red"),), runbook="backlog"),
+))  # fmt: skip
+
+CLOUD = Board(
+    "derma-cloud",
+    "derma: edge to cloud",
+    "What waits to leave, how fast it leaves, and what others do for us. Empty where no cloud is configured.",
+    (_LINE_AND_BACKLOG, _ELSEWHERE),
+    by_camera=False,
+)
+
+BOARDS = (LATENCY, PIPELINE, HOST, CLOUD)

@@ -97,7 +97,7 @@ def test_grafana_gets_the_shipped_dashboards_and_nobody_may_change_them(programs
     assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer" and environment["GF_AUTH_BASIC_ENABLED"] == "false"
     assert environment["DERMA_PROMETHEUS_URL"] == "http://127.0.0.1:9090"
     dashboards = list(observe.Path(environment["DERMA_DASHBOARDS"]).glob("*.json"))
-    assert len(dashboards) == 3
+    assert len(dashboards) == 4
     provisioning = observe.Path(environment["GF_PATHS_PROVISIONING"])
     used = "".join(path.read_text() for path in provisioning.glob("*/*.yml"))
     assert all(f"${name}" in used for name in environment if name.startswith("DERMA_") and "RUN" not in name)

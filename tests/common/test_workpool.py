@@ -225,3 +225,12 @@ def test_work_whose_slot_holds_a_newer_frame_is_forgotten():
     pool.put(crops(frame(seq=9, handle=handle(slot=3, generation=4))))
     pool.heard(b"a", capacity(100), 0)
     assert [w.frame.seq for _, w in taken(pool)] == [9]
+
+
+def test_workers_of_a_higher_rank_get_what_finds_no_room_below():
+    pool = WorkPool(OWNER, SILENT_NS)
+    pool.heard(b"far", Capacity("remote", 32, {}, rank=1), 0)
+    pool.heard(b"near", Capacity("classifier.0", 2, {}), 0)
+    pool.put(crops(frame(0), 5))
+    given = [(identity, len(work.squares)) for identity, work in taken(pool)]
+    assert given == [(b"near", 2), (b"far", 3)]

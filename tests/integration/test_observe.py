@@ -22,14 +22,20 @@ from typing import Any
 import pytest
 from support.mjpeg_camera import MjpegCamera
 from support.observing import alert_operands, board_expressions, free_port, recorded
+from support.redis_server import MISSING, RedisServer, available
 from support.runs import Run, environment, up, wait_for
+from support.workers import worker
 
 from derma_common.inference.fake import fake_classifier, fake_detector
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.skipif(not available(), reason=MISSING),
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Prometheus (apt install prometheus)"),
 ]
+SERVICES = (
+    "sink.0", "capture.skin", "capture.room", "detector.0", "classifier.0", "remote.0", "forwarder.0",
+)  # fmt: skip
 NO_GPU = "derma_gpu_"  # these machines have none; tests/common/test_gpu.py feeds NVML's answers to the same code
 
 
@@ -78,18 +84,27 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     with ExitStack() as closing:
         closing.callback(shutil.rmtree, shm)
         camera = closing.enter_context(MjpegCamera())
+        server = RedisServer(folder / "redis")
+        closing.callback(server.stop)
+        cloud = ("--set", f"cloud.redis={server.access().address}", "--set", "cloud.pictures=all", "--classify", "both",
+                 "--set", "classifier.room=1")  # fmt: skip
+        closing.enter_context(
+            worker("derma_classifier.remote", "--model", models[3], env=server.settings(""), log=folder / "worker.log")
+        )
         sources = ("skin=synthetic://?frames=0&fps=20&width=320&height=240", f"room={camera.url}")
-        run = closing.enter_context(up(*sources, *models, data_dir=folder / "data", shm_dir=shm))
-        run.wait_ready("sink.0", "capture.skin", "capture.room", "detector.0", "classifier.0")
+        run = closing.enter_context(up(*sources, *models, *cloud, data_dir=folder / "data", shm_dir=shm))
+        run.wait_ready(*SERVICES)
         watched = Watched(run, camera, closing.enter_context(observe(run)))
         enough = "min(count_over_time(derma_frame_latency_seconds_count[1m])) > 8"
         wait_for(lambda: watched.series(enough), "some scrapes of the sink", 60)
+        answered = 'rate(derma_remote_crops_total{result="answered"}[30s]) > 0'
+        wait_for(lambda: watched.series(answered), "crops classified elsewhere", 60)
         yield watched
         run.process.send_signal(signal.SIGINT)
         run.finish()
 
 
-@pytest.mark.parametrize("board", ["derma-latency", "derma-pipeline", "derma-host"])
+@pytest.mark.parametrize("board", ["derma-latency", "derma-pipeline", "derma-host", "derma-cloud"])
 def test_every_panel_shows_something(watched: Watched, board: str) -> None:
     found = {e: watched.series(e) for _, e in board_expressions(board) if not e.startswith(NO_GPU)}
     assert found and not [e for e, values in found.items() if not values], "these expressions give no series"
@@ -109,9 +124,7 @@ def test_every_recording_rule_and_both_sides_of_every_alert_exist(watched: Watch
 def test_every_process_answers_and_promtool_likes_what_it_says(watched: Watched) -> None:
     targets = watched.ask("targets", state="active")["activeTargets"]
     instances = {target["labels"]["instance"] for target in targets}
-    assert instances == {
-        "supervisor.0", "capture.skin", "capture.room", "detector.0", "classifier.0", "sink.0",
-    }  # fmt: skip
+    assert instances == {"supervisor.0", *SERVICES}
     for target in targets:
         assert (target["health"], target["lastError"]) == ("up", "")
         with urllib.request.urlopen(target["scrapeUrl"], timeout=10) as answer:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 from prometheus_client import generate_latest
+from support.outboxes import make_database
 
+from derma_common.cloud.streams import Access, Line
 from derma_common.contract import BUCKETS, CONTRACT, LABELS, OBJECTIVE_S, PARTS, REASONS, page
-from derma_common.telemetry import Conservation, Metrics, Sample, SupervisorMetrics, WorkerState, samples
+from derma_common.outbox import Outbox
+from derma_common.telemetry import (
+    Conservation,
+    ForwarderMetrics,
+    Metrics,
+    RemoteMetrics,
+    Sample,
+    SupervisorMetrics,
+    WorkerState,
+    samples,
+)
+from derma_forwarder.content import Content
+from derma_forwarder.forwarder import Forwarder
+from derma_forwarder.stage import ForwarderStage
 
 DOCS = Path(__file__).parents[2] / "docs"
 SERIES_OF_A_WORKER = 50  # of a classifier; the supervisor's series about it included
@@ -52,9 +68,27 @@ def supervisor(classifiers: int = 1) -> SupervisorMetrics:
     return SupervisorMetrics("1.0", lambda: wanted, lambda: [WorkerState(n, True, 0, 0, 1) for n in names])
 
 
+def forwarder(tmp_path: Path) -> Metrics:
+    """The real stage over a real outbox, whose line is down."""
+    metrics = Metrics("forwarder.0")
+    with Outbox(make_database(tmp_path / "derma.db")) as outbox:
+        idle = Forwarder(outbox, cast(Content, None), lambda: Line(Access("unix:///none")), "room1", "me")
+        rows = ForwarderStage(idle, outbox, 1 << 20).rows
+    ForwarderMetrics(metrics, lambda: rows)
+    return metrics
+
+
+def remote() -> Metrics:
+    metrics = Metrics("remote.0")
+    RemoteMetrics(metrics, lambda: [("derma_cloud_connected", (), True), ("derma_cloud_failures_total", (), 0)])
+    return metrics
+
+
 @pytest.fixture
 def everything(tmp_path: Path) -> list[Sample]:
-    endpoints = [capture(), detector(), classifier(), sink(tmp_path), supervisor()]
+    endpoints = [
+        capture(), detector(), classifier(), sink(tmp_path), supervisor(), forwarder(tmp_path), remote(),
+    ]  # fmt: skip
     return [sample for endpoint in endpoints for sample in exported(endpoint)]
 
 
@@ -127,6 +161,7 @@ def test_a_hundred_workers_have_at_most_fifty_series_each(tmp_path):
     fleet = [classifier(i) for i in range(100)]
     workers = sum(len(exported(metrics)) for metrics in fleet)
     about_them = len(exported(supervisor(100))) - len(exported(supervisor(0)))
-    rest = sum(len(exported(m)) for m in (capture(), detector(), sink(tmp_path), supervisor(0)))
+    others = (capture(), detector(), sink(tmp_path), forwarder(tmp_path), remote(), supervisor(0))
+    rest = sum(len(exported(metrics)) for metrics in others)
     assert workers + about_them <= 100 * SERIES_OF_A_WORKER
     assert workers + about_them + rest < 5500

@@ -23,8 +23,8 @@ def panels(name, *, rows=False):
     return [p for p in board(name)["panels"] if rows or p["type"] != "row"]
 
 
-def test_there_are_three_dashboards_with_their_own_uids():
-    assert NAMES == ["derma-host", "derma-latency", "derma-pipeline"]
+def test_the_dashboards_are_known_with_their_own_uids():
+    assert NAMES == ["derma-cloud", "derma-host", "derma-latency", "derma-pipeline"]
     assert len({board(name)["uid"] for name in NAMES}) == len({board(name)["title"] for name in NAMES}) == len(NAMES)
 
 

@@ -144,7 +144,7 @@ class RemoteStage:
         self._stated_ns = now_ns
         leaving = self._leaving_since_ns is not None
         room = 0 if leaving or not self._courier.up else self._breaker.room(now_ns)
-        return Capacity(self._worker, room, dict(self._finished))
+        return Capacity(self._worker, room, dict(self._finished), rank=1)
 
     def leave(self) -> None:
         """Ask for no more and wait a moment for what is outstanding."""

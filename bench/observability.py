@@ -5,10 +5,10 @@
 Real processes, fake models that take no time, so that derma's own work is all there is and a cost shows at its
 largest. The pictures come from a camera of 50 a second, so that every run lasts as long, has each frame alone in a
 commit, and does as often what time demands: a recording would run as fast as it can, and how many frames then share a
-turn of a loop differs more between runs than anything measured here. Each case is run next to a run with everything off, now before, now after it. What counts is the kernel's
-account of `derma up` and all its children (RUSAGE_CHILDREN, exact) less what each process had used when it was ready.
-A cost is the median of the differences within the pairs. What is noise on this machine is shown by the first case: two
-runs with everything off, as a pair.
+turn of a loop differs more between runs than anything measured here. Each case is run next to a run with everything
+off, now before, now after it. What counts is the kernel's account of `derma up` and all its children (RUSAGE_CHILDREN,
+exact) less what each process had used when it was ready. A cost is the median of the differences within the pairs. What
+is noise on this machine is shown by the first case: two runs with everything off, as a pair.
 
 With metrics, every endpoint is scraped once a second, as Prometheus would. The counting itself cannot be switched
 off; it is timed apart, with the other things that each frame costs while everything is off. Needs the extra `trace`.

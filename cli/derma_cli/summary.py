@@ -24,6 +24,7 @@ class Summary:
     restarts_by_instance: dict[str, int]
     shm_bytes_left: int
     stored: dict[str, Any]  # the sink's rows, counted independently
+    outbox_waiting: int | None = None  # entries that have not left; None without a cloud
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
@@ -44,6 +45,9 @@ class Summary:
         for stage in STAGES:
             for part in ("wait", "service"):
                 lines.append(_row(f"  {stage} {part}", self.latency_ms[stage][part]))
+        if self.outbox_waiting is not None:
+            wait = f"{self.outbox_waiting} entries wait (derma outbox ls)" if self.outbox_waiting else "all has left"
+            lines.append(f"to the cloud: {wait}")
         return lines
 
 
@@ -76,13 +80,15 @@ def add_flows(reports: list[dict[str, Any]]) -> Flow:
     )
 
 
-def summarise(run: str, flow: Flow, restarts: dict[str, int], shm_bytes_left: int, store: StoreReader) -> Summary:
-    """Build the summary from the captures' terms and the database."""
+def summarise(
+    run: str, flow: Flow, restarts: dict[str, int], shm_bytes_left: int, store: StoreReader, cloud: bool = False
+) -> Summary:
+    """Build the summary from the captures' terms and the database; `cloud`: whether anything is to leave."""
     rows = store.outcomes(run)
     duration_s = store.duration_s(run)
     return Summary(
         run, flow.captured, flow.delivered, flow.dropped or {}, flow.in_flight, rows.findings,
         round(rows.delivered / duration_s, 2) if duration_s else 0.0, rows.latency_ms, sum(restarts.values()), restarts,
         shm_bytes_left,
-        {"delivered": rows.delivered, "dropped": rows.dropped},
+        {"delivered": rows.delivered, "dropped": rows.dropped}, store.waiting() if cloud else None,
     )  # fmt: skip

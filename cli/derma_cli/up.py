@@ -19,18 +19,17 @@ import typer
 from derma_cli.options import AsJson, ConfigFile, DataDir, parse_assignments, resolve
 from derma_cli.progress import Progress
 from derma_cli.rundir import RunDir, already_up, is_alive, remove_dead, run_dir_of
+from derma_cli.sources import cameras_of
 from derma_cli.summary import Flow, Summary, add_flows, summarise
 from derma_cli.supervisor import Supervisor
 from derma_common import logs
-from derma_common.addresses import camera_of, is_live
-from derma_common.config import checked_tile_px
 from derma_common.cloud.access import access_of
-from derma_common.errors import ConfigError, RunError, SourceError, error_of
+from derma_common.errors import ConfigError, RunError, error_of
 from derma_common.heartbeat import read_beat
 from derma_common.inference.card import read_card, verified_file
 from derma_common.messages import Command
 from derma_common.plan import RunPlan, write_plan
-from derma_common.settings import CAMERA_NAME, Camera, Settings
+from derma_common.settings import Settings
 from derma_common.shipped import model_dir
 from derma_common.store import StoreReader
 from derma_common.topology import CONTROL, Service, instance_name
@@ -44,7 +43,8 @@ def up(
         list[str] | None,
         typer.Argument(
             metavar="[NAME=]SOURCE…",
-            help="Video files, pictures, folders, camera numbers, rtsp:// or http:// URLs, synthetic://?frames=N&seed=S.",
+            help="Video files, pictures, folders, quoted patterns ('*.jpg'), camera numbers, rtsp:// or http:// addresses, "
+            "synthetic://?frames=N&seed=S.",
         ),
     ] = None,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Leave it running in the background.")] = False,
@@ -76,7 +76,7 @@ def up(
         "classifier.where": classify,
     }
     settings = resolve(config, data_dir, flags)
-    settings = replace(settings, camera=_cameras(sources or [], live, tile, settings))
+    settings = replace(settings, camera=cameras_of(sources or [], live, tile, settings))
     if detach:
         _detach(settings)
         return
@@ -85,39 +85,6 @@ def up(
         print(json.dumps(summary.as_json()))
     else:
         print("\n".join(summary.lines()))
-
-
-def _cameras(sources: list[str], live: bool, tile: int | None, settings: Settings) -> tuple[Camera, ...]:
-    """Return the cameras of the command line, else those of the settings, with absolute paths; `tile` is for all."""
-    cameras = [_camera(i, text, live) for i, text in enumerate(sources)] or list(settings.camera)
-    if not cameras:
-        raise ConfigError(
-            "nothing to examine: give a SOURCE, such as a video file, a folder of pictures or 0 for a webcam"
-        )
-    if len({c.name for c in cameras}) < len(cameras):
-        raise ConfigError("two sources have the same name")
-    if tile is not None:
-        checked_tile_px(tile, "--tile")
-        cameras = [replace(camera, tile_px=tile) for camera in cameras]
-    return tuple(_located(camera) for camera in cameras)
-
-
-def _camera(index: int, text: str, live: bool) -> Camera:
-    name, found, source = text.partition("=")
-    if found and CAMERA_NAME.match(name) and not Path(text).exists():
-        return Camera(name, source, live or None)
-    return Camera(f"cam{index}", text, live or None)
-
-
-def _located(camera: Camera) -> Camera:
-    """Check what can be checked before any process starts, and make a path absolute."""
-    source = camera.source
-    if camera_of(source) is None and not source.startswith("synthetic:"):
-        path = Path(source).expanduser()
-        if not path.exists():
-            raise SourceError(f"there is no file or folder {source}")
-        source = str(path.absolute())
-    return replace(camera, source=source, live=is_live(source, camera.live))
 
 
 def run(settings: Settings) -> Summary:
@@ -140,7 +107,7 @@ def run(settings: Settings) -> Summary:
             progress.close()
         left = run_dir.bytes_left()
     with StoreReader(settings.database) as store:
-        summary = summarise(plan.run_id, flow, dict(supervisor.restarts), left, store)
+        summary = summarise(plan.run_id, flow, dict(supervisor.restarts), left, store, bool(settings.cloud.redis))
     if (summary.delivered, summary.dropped) != (summary.stored["delivered"], summary.stored["dropped"]):
         raise RunError(
             f"run {plan.run_id}: the captures count delivered {summary.delivered} and dropped {summary.dropped}, "

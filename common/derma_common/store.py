@@ -159,6 +159,11 @@ class StoreReader:
                 found.setdefault((camera, seq, number), []).append(opinion)
         return found
 
+    def waiting(self) -> int:
+        """Count the entries of the outbox that have not left."""
+        row = self._db.execute("SELECT sum(rows) FROM outbox_totals WHERE quarantined = 0").fetchone()
+        return int(row[0])
+
     def frame_files(self, run: str, camera: str) -> dict[int, str]:
         """Return seq → file within the source of a camera's delivered frames."""
         rows = self._db.execute(

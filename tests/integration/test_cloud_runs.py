@@ -72,7 +72,8 @@ def test_findings_and_pictures_of_an_exam_reach_the_cloud(place: Place, tmp_path
     flags = settings(server, pictures="all", picture_every_s=0, picture_px=64)
     try:
         with up("synthetic://?frames=12&width=320&height=240", *place.models, *flags, **place.dirs) as run:
-            run.finish()
+            summary = run.finish()
+        assert summary["outbox_waiting"] == 0, "what is left leaves before the end"
         line = Line(server.access())
         check_complete(run, line, 12)
         pictures = arrived(line, pictures_key, LesionPicture)

@@ -78,7 +78,9 @@ class Courier:
                 refused = line.send([(self._jobs, "*", pack(job)) for job in jobs])
             except LineDown as error:
                 log.info("crops could not be sent: %s", error)
-                line = _closed(line)
+                if line is not None:
+                    line.close()
+                line = None
                 refused = ["line down"] * len(jobs)
             lost = tuple(job.job for job, why in zip(jobs, refused, strict=True) if why)
             if lost:
@@ -99,7 +101,9 @@ class Courier:
             except LineDown as error:
                 if self.up or not self.failures:
                     log.warning("no remote classifiers, the line is down: %s", error)
-                self.up, self.failures, line = False, self.failures + 1, _closed(line)
+                if line is not None:
+                    line.close()
+                self.up, self.failures, line = False, self.failures + 1, None
                 self._closed.wait(wait_s * random.uniform(0.5, 1.0))
                 wait_s = min(LONGEST_WAIT_S, wait_s * 2)
                 continue
@@ -118,8 +122,3 @@ class Courier:
 def _start(after: str, newest: str) -> str:
     """Return where to read on: after what was read, unless the stream is new, or there is what a predecessor asked."""
     return after if after and order(after) <= order(newest) else newest
-
-
-def _closed(line: Line | None) -> None:
-    if line is not None:
-        line.close()

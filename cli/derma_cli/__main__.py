@@ -8,7 +8,7 @@ import traceback
 import typer
 
 import derma_common
-from derma_cli import findings, observe, outbox, services, top, training, up
+from derma_cli import classify, doctor, findings, models, observe, outbox, services, top, training, up
 from derma_common.errors import UserError
 from derma_common.logs import Redactor
 
@@ -21,13 +21,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(up.up)
+app.command()(classify.classify)
 app.command()(services.down)
 app.command()(services.ps)
 app.command()(services.logs)
 app.command()(services.scale)
 app.command()(top.top)
 app.command()(observe.observe)
+app.command()(doctor.doctor)
 app.command("findings")(findings.findings)
+app.add_typer(models.app, name="models")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(training.data, name="data")
 app.add_typer(training.train, name="train")

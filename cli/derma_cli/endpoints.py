@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -12,6 +13,7 @@ from derma_common.settings import Settings
 from derma_common.telemetry import SupervisorMetrics, WorkerState
 from derma_common.topology import service_of
 
+log = logging.getLogger(__name__)
 TARGETS_FILE = "prometheus-targets.json"
 
 
@@ -61,8 +63,11 @@ class Endpoints:
         text = json.dumps(groups, indent=1)
         if text != self._written:
             draft = self._path.with_suffix(".part")
-            draft.write_text(text, encoding="utf-8")
-            draft.replace(self._path)
+            try:
+                draft.write_text(text, encoding="utf-8")
+                draft.replace(self._path)
+            except OSError as error:  # a full disk: frames go on without their graphs
+                log.warning("the list of Prometheus' targets cannot be written: %s", error)
             self._written = text
 
     def close(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -19,6 +20,19 @@ BGR = tuple[int, int, int]
 CLASSIFIED: BGR = (60, 200, 60)
 NOT_CLASSIFIED: BGR = (160, 160, 160)
 INK: BGR = (255, 255, 255)
+
+
+class Drawable(Protocol):
+    """What a box is drawn from: a stored finding, or a lesion of a picture that was examined by itself."""
+
+    @property
+    def box(self) -> tuple[float, float, float, float]: ...
+
+    @property
+    def probabilities(self) -> Mapping[str, float]: ...
+
+    @property
+    def missing(self) -> str: ...
 
 
 def draw_pictures(store: StoreReader, run: str, camera: str | None, folder: Path) -> Iterator[str]:
@@ -75,7 +89,7 @@ def _draw_files(recording: Recording, by_seq: dict[int, list[StoredFinding]], fo
     return f"{folder}: {n} pictures"
 
 
-def annotate(image: Image, findings: list[StoredFinding], caption: str) -> Image:
+def annotate(image: Image, findings: Sequence[Drawable], caption: str) -> Image:
     """Return image (H, W, 3) uint8 BGR with boxes, scores and the most probable class of each finding."""
     drawn = image.copy()
     scale = max(0.4, min(image.shape[:2]) / 1200)

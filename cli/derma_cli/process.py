@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from derma_common.heartbeat import Beat, heartbeat_path, read_beat
+from derma_common.heartbeat import Beat, heartbeat_path, read_beat, words_path
 from derma_common.logs import message_of
 from derma_common.topology import ROLES, service_of
 
@@ -36,6 +36,7 @@ class Process:
         self.last_beat = None
         if self.incarnation == 0:  # what a worker of this name left before it was scaled away
             heartbeat_path(self._run_dir, self.instance).unlink(missing_ok=True)
+        words_path(self._run_dir, self.instance).unlink(missing_ok=True)
         self.started = time.monotonic()
         command = [
             sys.executable, "-m", ROLES[self.service].module, "--run-dir", str(self._run_dir), "--instance",
@@ -107,7 +108,11 @@ class Process:
         return True
 
     def last_words(self) -> str:
-        """Return the last line that it wrote to its log."""
+        """Return the line that it left with, else the last line that it wrote to its log."""
+        try:
+            return words_path(self._run_dir, self.instance).read_text(encoding="utf-8")
+        except FileNotFoundError:  # it did not leave, it died
+            pass
         try:
             with self._log_file.open("rb") as log:
                 log.seek(max(0, self._log_file.stat().st_size - 8192))

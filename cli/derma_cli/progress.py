@@ -22,6 +22,7 @@ class Progress:
     def __init__(self, stream: TextIO, run_dir: Path, cameras: list[str]) -> None:
         self._stream, self._run_dir = stream, run_dir
         self._captures = [instance_name(Service.CAPTURE, name) for name in cameras]
+        self._notes: dict[str, str] = {}
         self._moves = stream.isatty()
         self._started = time.monotonic()
         self._shown = self._started + (0 if self._moves else FIRST_QUIET_S - QUIET_EVERY_S)
@@ -30,6 +31,7 @@ class Progress:
     def show(self) -> None:
         """Show the present state if it is time to."""
         now = time.monotonic()
+        self.tell_notes()
         if now - self._shown < (TERMINAL_EVERY_S if self._moves else QUIET_EVERY_S):
             return
         self._shown = now
@@ -61,13 +63,23 @@ class Progress:
         beats = [read_beat(self._run_dir, name) for name in self._captures]
         return add_flows([beat.report for beat in beats if beat is not None])
 
+    def tell_notes(self) -> None:
+        """Print what the captures have to say of their sources, once."""
+        for capture in self._captures:
+            beat = read_beat(self._run_dir, capture)
+            note = str(beat.report.get("note", "")) if beat else ""
+            if note and note != self._notes.get(capture):
+                self.say(f"{capture}: {note}")
+            self._notes[capture] = note
+
     def say(self, line: str) -> None:
         """Print a line of its own."""
         self._stream.write(("\r\x1b[K" if self._moves else "") + line + "\n")
         self._stream.flush()
 
     def close(self) -> None:
-        """Clear the moving line."""
+        """Tell what is left to tell and clear the moving line."""
+        self.tell_notes()
         if self._moves:
             self._stream.write("\r\x1b[K")
             self._stream.flush()

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,12 +19,26 @@ from derma_common.errors import ResourceError
 from derma_common.settings import Settings
 
 LOCK_FILE = "lock"
+LEAST_ROOM = 4 << 20  # bytes on the disk of the data folder at the start of a run
 
 
 def run_dir_of(settings: Settings) -> Path:
     """Return the run directory that belongs to the data directory of `settings`."""
     digest = hashlib.sha256(str(settings.data_dir).encode()).hexdigest()[:10]
     return Path(settings.run.shm_dir) / f"derma-{os.getuid()}" / digest
+
+
+def make_data_dir(settings: Settings) -> None:
+    """Make the data folder and its logs, and try to write there. Raises ResourceError."""
+    logs = settings.data_dir / "logs"
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=logs) as probe:
+            os.posix_fallocate(probe.fileno(), 0, LEAST_ROOM)
+    except OSError as error:
+        raise ResourceError(
+            f"cannot write into the data folder {settings.data_dir}: {error.strerror}; choose another with --data-dir"
+        ) from error
 
 
 class RunDir:

@@ -45,12 +45,12 @@ class Supervisor:
         self._logs.mkdir(parents=True, exist_ok=True)
         for old in (*self._logs.glob("*.log"), self.settings.data_dir / TRACES_FILE):
             old.unlink(missing_ok=True)
+        self._endpoints = Endpoints(self.settings)  # first of what is opened: its address may be a wrong one
         # children read this end; only we hold the other, so it closes with us
         self._alive_fd, self._alive_end = os.pipe()
         self.hub = Hub(self._run_dir)
         self._roster_link = self.hub.publish(ROSTER)
         self._control = self.hub.serve_requests(CONTROL)
-        self._endpoints = Endpoints(self.settings)
         self.processes: dict[str, Process] = {}
         self.classifiers = 0 if self.settings.classifier.where == "remote" else self.settings.classifier.workers
         self.ended: set[str] = set()  # captures that reached their end

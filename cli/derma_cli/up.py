@@ -18,13 +18,13 @@ import typer
 
 from derma_cli.options import AsJson, ConfigFile, DataDir, parse_assignments, resolve
 from derma_cli.progress import Progress
-from derma_cli.rundir import RunDir, already_up, is_alive, remove_dead, run_dir_of
+from derma_cli.rundir import RunDir, already_up, is_alive, make_data_dir, remove_dead, run_dir_of
 from derma_cli.sources import cameras_of
 from derma_cli.summary import Flow, Summary, add_flows, summarise
 from derma_cli.supervisor import Supervisor
 from derma_common import logs
 from derma_common.cloud.access import access_of
-from derma_common.errors import ConfigError, RunError, error_of
+from derma_common.errors import ConfigError, ModelError, RunError, error_of
 from derma_common.heartbeat import read_beat
 from derma_common.inference.card import read_card, verified_file
 from derma_common.messages import Command
@@ -43,8 +43,8 @@ def up(
         list[str] | None,
         typer.Argument(
             metavar="[NAME=]SOURCE…",
-            help="Video files, pictures, folders, quoted patterns ('*.jpg'), camera numbers, rtsp:// or http:// addresses, "
-            "synthetic://?frames=N&seed=S.",
+            help="Video files, pictures, folders, quoted patterns ('*.jpg'), camera numbers, rtsp:// or http:// "
+            "addresses, synthetic://?frames=N&seed=S.",
         ),
     ] = None,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Leave it running in the background.")] = False,
@@ -90,6 +90,7 @@ def up(
 def run(settings: Settings) -> Summary:
     """Run the services to the end of the run and return its summary. Raises UserError when the run failed."""
     plan = _plan(settings)
+    make_data_dir(settings)
     asked = _Asked()
     with RunDir(Path(plan.run_dir)) as run_dir:
         write_plan(plan)
@@ -128,7 +129,7 @@ def _plan(settings: Settings) -> RunPlan:
     for directory, kind in ((detector, "detector"), (classifier, "classifier")):
         card = read_card(directory)
         if card.kind != kind:
-            raise ConfigError(f"{directory} is a {card.kind}, a {kind} is needed here")
+            raise ModelError(f"{directory} is a {card.kind}, a {kind} is needed here")
         verified_file(card, directory)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
     return RunPlan(run_id, str(run_dir_of(settings)), settings, str(detector), str(classifier))
@@ -189,7 +190,7 @@ def _detach(settings: Settings) -> None:
     if not remove_dead(run_dir) and is_alive(run_dir):
         raise already_up(run_dir)
     arguments = [a for a in sys.argv[1:] if a not in ("-d", "--detach")]
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_data_dir(settings)
     log_file = settings.data_dir / "up.log"
     with log_file.open("wb") as log:
         child = subprocess.Popen(

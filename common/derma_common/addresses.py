@@ -11,7 +11,7 @@ from derma_common.errors import SourceError
 NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
 _NUMBER = re.compile(r"[0-9]{1,4}\Z")
 _DEVICE = re.compile(r"/dev/video[0-9]{1,4}\Z")
-_SECRET_KEY = re.compile(r"\A(pass|pwd|psw|token|secret|auth|key|apikey)", re.IGNORECASE)
+_SECRET = re.compile(r"(?<=[?&/;])((?:pass|pwd|psw|token|secret|auth|key|api_?key)[a-z_]*=)([^?&/;#]*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,12 @@ def names_secret(source: str) -> bool:
     """Say whether a network address holds a user or password, or a query that looks like one."""
     if "://" not in source or source.startswith("synthetic:"):
         return False
-    rest = source.partition("://")[2]
-    return "@" in rest or any(_SECRET_KEY.search(pair.partition("=")[0]) for pair in re.split("[?&/]", rest)[1:])
+    return "@" in source or bool(secret_values(source))
+
+
+def secret_values(address: str) -> list[str]:
+    """Return the values of what looks like a password or token in an address's path or query."""
+    return [value for _, value in _SECRET.findall(address)]
 
 
 def with_credentials(source: str, user: str, password: str) -> str:
@@ -88,15 +92,16 @@ def is_live(source: str, asked: bool | None) -> bool:
 
 
 def redacted(source: str) -> str:
-    """Return a source without user, password and query, as it may be shown and stored."""
+    """Return a source without user, password, query and what looks like a secret in its path, as it may be shown."""
     if "://" not in source or source.startswith("synthetic:"):
-        return source
+        return source.encode(errors="replace").decode()  # a path that is no UTF-8
     scheme, _, rest = source.partition("://")
     authority, *tail = re.split(r"(?=[/?#])", rest, maxsplit=1)
     after = tail[0] if tail else ""
     if "@" in after:  # a password that holds one of / ? # ends nobody knows where
         return f"{scheme}://…"
-    return f"{scheme}://{authority.rpartition('@')[2]}{re.split('[?#]', after, maxsplit=1)[0]}"
+    path = _SECRET.sub(r"\1…", re.split("[?#]", after, maxsplit=1)[0])
+    return f"{scheme}://{authority.rpartition('@')[2]}{path}"
 
 
 def _split(source: str) -> SplitResult:

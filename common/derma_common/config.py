@@ -16,20 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from derma_common.errors import ConfigError
-from derma_common.settings import CAMERA_NAME, Camera, Settings
+from derma_common.settings import CAMERA_NAME, SMALLEST_TILE_PX, Camera, Settings
 
 ENV_PREFIX = "DERMA_"
 SECTIONS = tuple(f.name for f in fields(Settings) if f.name != "camera")
 _AT_LEAST: dict[str, float] = {
     "capture.window": 1, "capture.window_live": 1, "capture.deadline_s": 0.05, "capture.threads": 1,
     "capture.retry_after_s": 0.5, "capture.open_timeout_s": 0.1, "capture.read_timeout_s": 0.1,
-    "detector.workers": 1, "detector.threads": 0, "detector.gpu": -1,
+    "detector.workers": 1, "detector.threads": 0, "detector.live_tiles": 0, "detector.gpu": -1,
     "classifier.workers": 0, "classifier.threads": 0, "classifier.room": 1, "classifier.gpu": -1,
     "supervisor.hang_after_s": 0.5, "supervisor.start_timeout_s": 1, "supervisor.stop_timeout_s": 0.1,
     "supervisor.fruitless_starts": 1, "supervisor.back_off_s": 0.01, "supervisor.poison_deaths": 1,
     "tracing.sample_ratio": 0,
     "cloud.timeout_s": 0.1, "cloud.picture_px": 32, "cloud.picture_every_s": 0, "cloud.outbox_mb": 1,
     "cloud.outbox_days": 0, "cloud.room": 1, "cloud.within_s": 0.05,
+    "camera.width_px": 0, "camera.height_px": 0, "camera.fps": 0,
 }  # fmt: skip
 _AT_MOST: dict[str, float] = {
     "classifier.workers": 64, "detector.workers": 64, "capture.window": 1024, "tracing.sample_ratio": 1,
@@ -108,25 +109,42 @@ def settings_from(table: Mapping[str, Any], origin: str) -> Settings:
 def _cameras(values: Any, origin: str) -> tuple[Camera, ...]:
     if not isinstance(values, list):
         raise ConfigError(f"{origin}: cameras are written as [[camera]] tables")
-    types = typing.get_type_hints(Camera)
-    cameras = []
-    for row in values:
-        if not isinstance(row, Mapping) or not {"name", "source"} <= set(row) <= set(types):
-            raise ConfigError(f"{origin}: a [[camera]] has `name`, `source` and perhaps `live`")
-        if not isinstance(row["name"], str) or not CAMERA_NAME.match(row["name"]):
-            raise ConfigError(
-                f"{origin}: camera name {row['name']!r} must be 1 to 32 of a-z 0-9 _ - and start with a letter or digit"
-            )
-        if type(row.get("live")) not in (bool, type(None)):
-            raise ConfigError(f"{origin}: camera {row['name']}: live must be true or false, got {row['live']!r}")
-        cameras.append(Camera(row["name"], str(row["source"]), row.get("live")))
-    names = [c.name for c in cameras]
-    if len(set(names)) < len(names):
+    cameras = tuple(_camera(row, origin) for row in values)
+    if len({c.name for c in cameras}) < len(cameras):
         raise ConfigError(f"{origin}: two cameras have the same name")
-    return tuple(cameras)
+    return cameras
+
+
+def _camera(row: Any, origin: str) -> Camera:
+    types = typing.get_type_hints(Camera)
+    if not isinstance(row, Mapping) or not {"name", "source"} <= set(row):
+        raise ConfigError(f"{origin}: a [[camera]] needs `name` and `source`")
+    name = row["name"]
+    if not isinstance(name, str) or not CAMERA_NAME.match(name):
+        raise ConfigError(
+            f"{origin}: camera name {name!r} must be 1 to 32 of a-z 0-9 _ - and start with a letter or digit"
+        )
+    for key in row:
+        if key not in types:
+            raise ConfigError(f"{origin}: camera {name}: unknown setting {key}{_nearest(key, tuple(types))}")
+    values = {**row, "source": str(row["source"])}
+    checked = {k: _checked(v, types[k], f"{origin}: camera {name}: {k}", f"camera.{k}") for k, v in values.items()}
+    checked_tile_px(checked.get("tile_px", 0), f"{origin}: camera {name}: tile_px")
+    return Camera(**checked)
+
+
+def checked_tile_px(value: Any, where: str) -> int:
+    """Return a tile's side in px. Raises ConfigError."""
+    if type(value) is not int or (value != 0 and value < SMALLEST_TILE_PX):
+        raise ConfigError(f"{where} must be 0 or a whole number of at least {SMALLEST_TILE_PX} px, got {value!r}")
+    return value
 
 
 def _checked(value: Any, hint: Any, where: str, dotted: str) -> Any:
+    if hint == bool | None:  # what is left out of a camera's table, or written into a run's plan
+        if type(value) not in (bool, type(None)):
+            raise ConfigError(f"{where} must be true or false, got {value!r}")
+        return value
     if hint is float and type(value) is int:
         value = float(value)
     if typing.get_origin(hint) is tuple:
@@ -146,6 +164,8 @@ def _checked(value: Any, hint: Any, where: str, dotted: str) -> Any:
         raise ConfigError(f"{where} must be one of {', '.join(_ONE_OF[dotted])}, got {value!r}")
     if dotted == "tracing.endpoint" and value and not value.startswith(("http://", "https://")):
         raise ConfigError(f"{where} must be empty or an address such as http://127.0.0.1:4318/v1/traces")
+    if dotted == "camera.pixel_format" and value and not (len(value) == 4 and value.isascii()):
+        raise ConfigError(f"{where} must be empty or four letters such as MJPG or YUYV, got {value!r}")
     return value
 
 

@@ -28,6 +28,11 @@ def heartbeat_path(directory: Path, instance: str) -> Path:
     return directory / f"beat-{instance}"
 
 
+def words_path(directory: Path, instance: str) -> Path:
+    """Return the file of the line that an instance left with: in memory, because the disk of the logs may be full."""
+    return directory / f"words-{instance}"
+
+
 @dataclass(frozen=True, slots=True)
 class Beat:
     """One reading. `doing` is (camera, seq) of the frame in hand, None between frames."""

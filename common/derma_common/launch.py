@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ import cv2
 
 from derma_common import logs, stderr
 from derma_common.errors import ConfigError, ResourceError, UserError
-from derma_common.heartbeat import Heartbeat
+from derma_common.heartbeat import Heartbeat, words_path
 from derma_common.plan import RunPlan, read_plan
 from derma_common.settings import Settings
 from derma_common.stage import Orphaned, StageHost, Stop
@@ -81,7 +81,9 @@ def launch(build: Callable[[Seat], StageHost], argv: list[str] | None = None) ->
             logging.info("%s ready (start %d)", arguments.instance, arguments.incarnation)
             host.run()
     except UserError as error:
-        logs.say_last(f"{arguments.instance}: {error}")
+        line = logs.say_last(f"{arguments.instance}: {error}")
+        with suppress(OSError):  # no room even for that: the exit status says what kind of error it was
+            words_path(arguments.run_dir, arguments.instance).write_text(line, encoding="utf-8", errors="replace")
         return error.exit_code
     except Orphaned:
         logs.say_last(f"{arguments.instance}: the supervisor is gone, leaving")

@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import TextIO
 from urllib.parse import unquote
 
-from derma_common.addresses import redacted
+from derma_common.addresses import redacted, secret_values
 from derma_common.errors import UserError
 from derma_common.settings import Settings
 
@@ -65,7 +65,8 @@ def _secrets(source: str) -> list[str]:
     rest, shown = source.partition("://")[2], redacted(source)
     user = rest.rpartition("@")[0]
     query = rest.partition("?")[2]
-    parts = [user, user.partition(":")[2], query, *(pair.partition("=")[2] for pair in query.split("&"))]
+    values = [pair.partition("=")[2] for pair in query.split("&")]
+    parts = [user, user.partition(":")[2], query, *values, *secret_values(source)]
     return [part for part in parts if len(part) >= _SHORTEST_SECRET and part not in shown]
 
 
@@ -123,6 +124,7 @@ def install(settings: Settings, instance: str, run: str, stream: TextIO, camera:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter(settings, instance, run, camera))
     logging.basicConfig(level=settings.logging.level.upper(), handlers=[handler], force=True)
+    logging.raiseExceptions = False  # a log that cannot be written neither stops the work nor fills the terminal
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
@@ -161,7 +163,9 @@ def _unraisable(found: sys.UnraisableHookArgs) -> None:
 def into(path: Path, settings: Settings, instance: str, run: str) -> Iterator[None]:
     """Log into a file for the length of the block, and what ends it too."""
     hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
-    with path.open("a", encoding="utf-8") as stream:
+    with ExitStack() as closing:
+        stream = path.open("a", encoding="utf-8")
+        closing.callback(_close, stream)
         install(settings, instance, run, stream)
         try:
             yield
@@ -177,13 +181,21 @@ def into(path: Path, settings: Settings, instance: str, run: str) -> Iterator[No
             logging.basicConfig(level=logging.WARNING, handlers=[logging.NullHandler()], force=True)
 
 
-def say_last(line: str) -> None:
-    """Write a process's last line, for whoever started it: as it is, or as a JSON record's message; redacted."""
+def _close(stream: TextIO) -> None:
+    with suppress(OSError):  # a full disk: what there was room for is written
+        stream.close()
+
+
+def say_last(line: str) -> str:
+    """Write a process's last line, for whoever started it, as it is or as a JSON record; return it, redacted."""
     current = next((h.formatter for h in logging.getLogger().handlers if isinstance(h.formatter, Formatter)), None)
+    told = (current.redact if current else Redactor())(line)
     if isinstance(current, JsonFormatter):
         log.error("%s", line)
     else:
-        print((current.redact if current else Redactor())(line), file=sys.stderr, flush=True)
+        with suppress(OSError):  # a full disk must not turn an error with a remedy into a crash
+            print(told, file=sys.stderr, flush=True)
+    return told
 
 
 def message_of(line: str) -> str:

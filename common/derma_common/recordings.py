@@ -24,6 +24,7 @@ from derma_common.errors import SourceError
 from derma_common.preprocess import Image
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+SHORT_OF = 0.9  # of the pictures that a container announces; its count is often an estimate
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".mjpeg")
 
 
@@ -31,17 +32,21 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpe
 class Picture:
     """One picture of a recording: its number, its file within the source ("" in a video), its pixels.
 
-    `image` is (H, W, 3) uint8 BGR, or None when this one file cannot be read; then `error` says why.
+    `image` is (H, W, 3) uint8 BGR, or None when this one file cannot be read; then `error` says why. `at_s` is its time
+    since the start of a video, None where that is not known.
     """
 
     seq: int
     origin: str
     image: Image | None
     error: str = ""
+    at_s: float | None = None
 
 
 class Recording(Protocol):
-    """A source that can be read again from its start."""
+    """A source that can be read again from its start; `note` is what a person should know after it was read."""
+
+    note: str
 
     def pictures(self, skip: SkipSet) -> Iterator[Picture]:
         """Yield the pictures whose seq is not in `skip`, in order."""
@@ -55,11 +60,12 @@ class SkipSet(Protocol):
 
 
 class VideoFile:
-    """A video file, decoded by OpenCV's FFmpeg."""
+    """A video file, decoded by OpenCV's FFmpeg, which also turns it as its rotation flag says."""
 
     def __init__(self, path: Path) -> None:
         """Check that the file opens. Raises SourceError."""
-        self.path = path
+        self.path = path.absolute()  # FFmpeg would take a relative one such as concat:a.mp4 for one of its protocols
+        self.note = ""
         self._open().release()
 
     def _open(self) -> cv2.VideoCapture:
@@ -82,14 +88,19 @@ class VideoFile:
         try:
             seq = 0
             while capture.grab():
+                at_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000  # 0 for each: the container has no times
                 if seq not in skip:
                     read, image = capture.retrieve()
                     if not read:
                         break
-                    yield Picture(seq, "", np.asarray(image, dtype=np.uint8))
+                    known = at_s > 0 or seq == 0
+                    yield Picture(seq, "", np.asarray(image, dtype=np.uint8), at_s=at_s if known else None)
                 seq += 1
             if seq == 0:
                 raise SourceError(f"{self.path} holds no picture that can be decoded")
+            promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+            if seq < SHORT_OF * promised:
+                self.note = f"{self.path.name} announces {promised:.0f} pictures and gives {seq}: it may be cut off"
         finally:
             capture.release()
 
@@ -99,6 +110,7 @@ class PictureFiles:
 
     def __init__(self, path: Path) -> None:
         """List the files. Raises SourceError when there is none."""
+        self.note = ""
         self.is_single = path.exists() and not path.is_dir()
         if self.is_single:
             self.path, self.files = path, [path]
@@ -115,10 +127,7 @@ class PictureFiles:
         for seq, file in enumerate(self.files):
             if seq in skip:
                 continue
-            # a name that is no UTF-8 is shown as well as it can be: it goes into messages and the database
-            origin = os.fsencode(file.relative_to(self.path) if file != self.path else file.name).decode(
-                errors="replace"
-            )
+            origin = shown(file.relative_to(self.path) if file != self.path else file.name)
             try:
                 yield Picture(seq, origin, read_picture(file))
             except SourceError as error:
@@ -127,18 +136,23 @@ class PictureFiles:
                 yield Picture(seq, origin, None, str(error))
 
 
+def shown(path: str | Path) -> str:
+    """Return a path as it can be written and sent: what is no UTF-8 in it becomes question marks."""
+    return os.fsencode(path).decode(errors="replace")
+
+
 def read_picture(file: Path) -> Image:
     """Read a picture file as (H, W, 3) uint8 BGR, turned upright by EXIF. Raises SourceError."""
     try:
         data = np.fromfile(file, dtype=np.uint8)
     except OSError as error:
-        raise SourceError(f"{file} cannot be read: {error.strerror}") from error
+        raise SourceError(f"{shown(file)} cannot be read: {error.strerror}") from error
     try:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     except cv2.error as error:  # such as more pixels than allowed, seen before anything is decoded
-        raise SourceError(f"{file} is refused ({error.err}); a picture may have 50 million pixels") from error
+        raise SourceError(f"{shown(file)} is refused ({error.err}): it may have 50 million pixels; scale it down") from error
     if image is None:
-        raise SourceError(f"{file} is not a picture that OpenCV can decode")
+        raise SourceError(f"{shown(file)} is not a picture that OpenCV can decode, or it is damaged")
     return np.asarray(image, dtype=np.uint8)
 
 
@@ -147,6 +161,7 @@ class SyntheticRecording:
 
     def __init__(self, parameters: Synthetic) -> None:
         """Draw nothing yet: the canvas is drawn with the first picture."""
+        self.note = ""
         self.parameters = parameters
 
     @property

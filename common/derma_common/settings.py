@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+SMALLEST_TILE_PX = 64  # below it a picture falls into thousands
 CAMERA_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
 
 
@@ -40,6 +41,7 @@ class DetectorSettings:
     workers: int = 1  # a camera belongs to one of them
     threads: int = 0  # 0: chosen from the machine's cores
     score_threshold: float = -1.0  # negative: the model card's
+    live_tiles: int = 2  # of a live camera with tile_px: looked at in each frame, in turn
     cores: tuple[int, ...] = ()
     priority: int = 0
     gpu: int = -1  # index of the GPU; -1: none
@@ -137,6 +139,13 @@ class Camera:
     name: str
     source: str
     live: bool | None = None  # None: the source's own nature
+    tile_px: int = 0  # side of the tiles that wide pictures are cut into; 0: only the whole picture is looked at
+    user: str = ""  # of a network camera whose address has none
+    password_file: str = ""
+    width_px: int = 0  # of a webcam, as asked from its driver; 0, "": the driver's choice
+    height_px: int = 0
+    fps: float = 0.0
+    pixel_format: str = ""  # four letters, such as MJPG
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from derma_common.contract import BUCKETS, CAMERA_STATES, CONTRACT, OBJECTIVE_S, PARTS, REASONS, REMOTE_RESULTS, page
+from derma_common.errors import ResourceError
 from derma_common.gpu import Row, open_gpus
 
 __all__ = ["BUCKETS", "OBJECTIVE_S", "Conservation", "Metrics", "Sample", "SinkMetrics", "SupervisorMetrics", "samples"]
@@ -97,8 +98,14 @@ class _Endpoint:
         return prometheus.Histogram(*_declared(name), registry=self.registry, buckets=BUCKETS)
 
     def serve(self, address: str, port: int = 0) -> MetricsServer:
-        """Serve /metrics; port 0 takes a free one."""
-        server, thread = prometheus.start_http_server(port, addr=address, registry=self.registry)
+        """Serve /metrics; port 0 takes a free one. Raises ResourceError."""
+        try:
+            server, thread = prometheus.start_http_server(port, addr=address, registry=self.registry)
+        except OSError as error:
+            raise ResourceError(
+                f"metrics cannot be served on {address}:{port}: {error.strerror}; set metrics.address to an address of "
+                "this machine, or metrics.enabled = false"
+            ) from error
         return MetricsServer(server, thread)
 
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.strategies import of_message
 
+from derma_capture.grabber import Shot
 from derma_capture.live import LiveCapture
 from derma_capture.recorded import RecordedCapture
 from derma_capture.slots import Slots
-from derma_capture.sources import Shot
 from derma_capture.window import CreditWindow
 from derma_common.errors import SourceError
 from derma_common.heartbeat import Heartbeat
@@ -110,7 +110,7 @@ class Hand:
     """A live source in a test's hand: a Grabber without its thread."""
 
     def __init__(self):
-        self.grabbed = 0
+        self.grabbed, self.note = 0, ""
         self.ended = False
         self.error = None
         self.shot = None

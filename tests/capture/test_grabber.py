@@ -7,9 +7,8 @@ import queue
 import numpy as np
 import pytest
 
-from derma_capture.sources import Grabber, open_live
+from derma_capture.grabber import Grabber
 from derma_common.errors import SourceError
-from derma_common.settings import CaptureSettings
 
 
 def picture(level):
@@ -17,7 +16,7 @@ def picture(level):
 
 
 class Source:
-    """A live source that gives what a test puts into it: a picture, None for a lost camera, or an error."""
+    """Gives what a test puts into it: a picture (taken at 7 ns), None for a lost camera, or an error."""
 
     def __init__(self):
         self.items = queue.Queue()
@@ -34,7 +33,7 @@ class Source:
         item = self.items.get()
         if isinstance(item, Exception):
             raise item
-        return item
+        return None if item is None else (item, 7)
 
     def close(self):
         self.closed += 1
@@ -49,8 +48,8 @@ def source():
 def grab(source):
     grabbers = []
 
-    def start(reopens):
-        grabbers.append(Grabber(source.open, reopens))
+    def start(reopens, must_open=True):
+        grabbers.append(Grabber(source.open, reopens, must_open))
         return grabbers[-1]
 
     yield start
@@ -65,7 +64,7 @@ def test_only_the_newest_picture_is_kept(grab, source, until):
         source.items.put(picture(level))
     until(lambda: grabber.grabbed == 5)
     shot = grabber.newest()
-    assert (shot.number, int(shot.image[0, 0, 0])) == (4, 4)
+    assert (shot.number, int(shot.image[0, 0, 0]), shot.captured_ns) == (4, 4, 7)
 
 
 def test_a_picture_is_given_once(grab, source, until):
@@ -150,24 +149,10 @@ def test_a_recording_that_is_found_damaged_while_it_plays_ends_with_its_error(gr
     assert source.closed == 1
 
 
-def test_a_damaged_picture_played_live_is_one_error(tmp_path, until):
-    (tmp_path / "bad.png").write_bytes(b"no picture")
-    grabber = open_live(str(tmp_path / "bad.png"), CaptureSettings())
-    until(lambda: grabber.ended)
-    assert "is not a picture" in str(grabber.error)
-    grabber.close()
-
-
-def test_a_drawn_source_plays_to_its_end(until):
-    grabber = open_live("synthetic://?frames=3&fps=1000&width=64&height=64", CaptureSettings())
-    until(lambda: grabber.ended)
-    assert (grabber.grabbed, grabber.error) == (3, None)
-    assert grabber.newest().number == 2
-    grabber.close()
-
-
-def test_a_camera_that_does_not_exist_says_what_to_check(until):
-    grabber = open_live("/dev/video9999", CaptureSettings())
-    until(lambda: grabber.ended)
-    assert "camera /dev/video9999 does not open; check that it is plugged in" in str(grabber.error)
-    grabber.close()
+def test_a_camera_that_its_dead_predecessor_had_is_waited_for(grab, source, until):
+    source.refusals.append(SourceError("unplugged just now"))
+    grabber = grab(reopens=True, must_open=False)
+    until(lambda: "unplugged just now" in grabber.note)
+    source.items.put(picture(0))
+    until(lambda: grabber.grabbed == 1)
+    assert (grabber.ended, grabber.note) == (False, "")

@@ -104,6 +104,7 @@ def test_a_wrong_drawn_source_is_one_line(query, says):
         ("rtsp://user@host/stream", "rtsp://host/stream"),
         ("http://host/video?token=secret#secret", "http://host/video"),
         ("rtsp://host/stream", "rtsp://host/stream"),
+        ("rtsp://host/user=admin&password=secret&channel=1", "rtsp://host/user=admin&password=…&channel=1"),
         ("/data/exam.mp4", "/data/exam.mp4"),
         ("synthetic://?frames=3&seed=1", "synthetic://?frames=3&seed=1"),
     ],

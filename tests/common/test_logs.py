@@ -174,6 +174,7 @@ def test_a_message_of_several_lines_stays_one(lines, form):
 ADDRESSES = [
     "rtsp://user:pa/ss@host/x", "rtsp://user:pa ss@host/x", "rtsp://user:p%40ss@host/x", "http://host/x?key=abcdefg",
     "http://u:passw\"ord@host/", "http://u:back\\slash@host/", "rtsp://passw@host/x",
+    "rtsp://host/user=x&pwd=abcdefg",
 ]  # fmt: skip
 
 

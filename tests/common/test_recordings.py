@@ -190,3 +190,30 @@ def test_a_folder_of_one_picture_is_read_as_a_folder(tmp_path):
     cv2.imwrite(str(tmp_path / "only.png"), paint(5))
     assert isinstance(open_recording(str(tmp_path)), PictureFiles)
     assert [p.origin for p in read(open_recording(str(tmp_path)))] == ["only.png"]
+
+
+def test_a_pattern_is_one_recording_in_the_order_of_its_names(folder):
+    recording = open_recording(str(folder / "a*.png"))
+    assert [(p.seq, p.origin) for p in read(recording)] == [(0, "a9.png"), (1, "a10.png")]
+    everywhere = read(open_recording(str(folder / "**" / "*.png")))
+    assert [p.origin for p in everywhere] == ["a9.png", "a10.png", "sub/c.png"]
+
+
+def test_a_pattern_without_a_folder_is_of_this_one(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert [p.origin for p in read(open_recording("*.png"))] == ["a9.png", "a10.png"]
+
+
+def test_a_pattern_that_nothing_matches_is_one_line(folder):
+    with pytest.raises(SourceError, match=r"x\*\.png holds no pictures"):
+        open_recording(str(folder / "x*.png"))
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(folder):
+    (folder / "a9.png").rename(folder / "scan[1].png")
+    assert [p.origin for p in read(open_recording(str(folder / "scan[1].png")))] == ["scan[1].png"]
+
+
+def test_a_name_that_the_system_refuses_is_one_line():
+    with pytest.raises(SourceError, match="File name too long"):
+        open_recording("x" * 5000)

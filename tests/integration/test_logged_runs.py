@@ -87,11 +87,13 @@ def server() -> Iterator[int]:
     [("json", "http:locked"), ("json", "http:list.m3u8"), ("human", "http:list.m3u8"), ("human", "rtsp:stream")],
 )
 def test_a_camera_that_fails_leaves_no_password_in_any_file_and_one_clear_line(
-    place: Place, server: int, form: str, path: str
+    place: Place, tmp_path: Path, server: int, form: str, path: str
 ) -> None:
     scheme, _, name = path.partition(":")
     source = f"{scheme}://user:canary-secret@127.0.0.1:{server}/{name}?token=canary-token"
-    done = derma("up", f"room={source}", "--set", f"logging.format={form}", *place.models, **place.dirs)
+    (tmp_path / "camera.toml").write_text(f"[[camera]]\nname = 'room'\nsource = '{source}'\n")
+    arguments = ["--config", str(tmp_path / "camera.toml"), "--set", f"logging.format={form}"]
+    done = derma("up", *arguments, *place.models, **place.dirs)
     assert done.returncode == 3
     assert done.stderr.strip().splitlines()[-1] == (
         f"derma: capture.room: camera {scheme}://127.0.0.1:{server}/{name} does not open; "

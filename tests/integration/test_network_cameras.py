@@ -38,10 +38,18 @@ def rtsp_camera() -> Iterator[str]:
     port = free_port()
     with subprocess.Popen([SYSTEM_PYTHON, str(SERVER), str(port)], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None and server.stdout.readline().strip() == "ready"
-        yield f"rtsp://user:canary-secret@127.0.0.1:{port}/camera"
+        yield f"rtsp://127.0.0.1:{port}/camera"
         server.kill()
 
 
+@pytest.fixture
+def password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the camera `room` a user and a password, as its owner would."""
+    monkeypatch.setenv("DERMA_CAMERA_ROOM_USER", "user")
+    monkeypatch.setenv("DERMA_CAMERA_ROOM_PASSWORD", "canary-secret")
+
+
+@pytest.mark.usefixtures("password")
 def test_an_rtsp_camera_is_followed_live_and_its_password_is_written_nowhere(place: Place, rtsp_camera: str) -> None:
     with up(f"room={rtsp_camera}", *place.models, **place.dirs) as run:
         enough = "SELECT count(*) FROM frames WHERE outcome = 'delivered'"
@@ -77,9 +85,9 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
+@pytest.mark.usefixtures("password")
 def test_a_camera_that_does_not_open_ends_the_run_with_one_line_without_its_password(place: Place) -> None:
-    source = f"rtsp://user:canary-secret@127.0.0.1:{free_port()}/camera"
-    done = derma("up", source, *place.models, **place.dirs)
+    done = derma("up", f"room=rtsp://127.0.0.1:{free_port()}/camera", *place.models, **place.dirs)
     assert done.returncode == 3
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("derma: ") and "does not open; check address, user and password" in last

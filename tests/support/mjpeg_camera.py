@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import threading
+from base64 import b64encode
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,7 +17,8 @@ FPS = 15.0
 class MjpegCamera:
     """Sends pictures until `freeze`; then it holds the connection and sends nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: str = "") -> None:
+        """`credentials`: user:password, without which nothing is sent."""
         self._frozen, self._closing = threading.Event(), threading.Event()
         good, jpeg = cv2.imencode(".jpg", np.full((240, 320, 3), 128, dtype=np.uint8))
         assert good
@@ -24,9 +26,15 @@ class MjpegCamera:
             b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % jpeg.size + jpeg.tobytes() + b"\r\n"
         )
         frozen, closing = self._frozen, self._closing
+        wanted = f"Basic {b64encode(credentials.encode()).decode()}"
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                if credentials and self.headers["Authorization"] != wanted:
+                    self.send_response(401)
+                    self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+                    self.end_headers()
+                    return
                 self.send_response(200)
                 self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
                 self.end_headers()

@@ -63,7 +63,8 @@ class RedisServer:
         self._command = ["redis-server", "--daemonize", "no", "--dir", str(directory)]
         if authority is None:
             self._command += ["--port", "0", "--unixsocket", str(directory / "redis.sock"), "--appendonly", "yes"]
-            self._command += ["--save", ""]
+            # with everysec, a kill during an fsync loses what came since
+            self._command += ["--appendfsync", "always", "--save", ""]
         else:
             self._command[1:1] = [str(self._configured(authority, sites))]
             self._client = authority.sign("client")
@@ -101,16 +102,16 @@ class RedisServer:
     def start(self) -> None:
         """Start it (again, with the data that it had) and wait until it answers."""
         with (self.directory / "redis.log").open("ab") as log:
+            self._log_start = log.tell()
             self._process = subprocess.Popen([*self._prefix, *self._command], stdout=log, stderr=log)
         deadline = time.monotonic() + 20
         while not self._answers():
-            said = (self.directory / "redis.log").read_text(errors="replace")
-            assert self._process.poll() is None and time.monotonic() < deadline, said[-2000:]
+            assert self._process.poll() is None and time.monotonic() < deadline, self._said()[-2000:]
             time.sleep(0.02)
 
     def _answers(self) -> bool:
         if self._prefix:  # from here it cannot be reached
-            return "Ready to accept connections" in (self.directory / "redis.log").read_text(errors="replace")
+            return "Ready to accept connections" in self._said()
         line = Line(self.access("scaler"))
         try:
             line.now_ms()
@@ -119,6 +120,10 @@ class RedisServer:
         finally:
             line.close()
         return True
+
+    def _said(self) -> str:
+        """Return what it logged since its last start."""
+        return (self.directory / "redis.log").read_bytes()[self._log_start :].decode(errors="replace")
 
     def stop(self) -> None:
         """End it as an administrator does."""

@@ -1,4 +1,4 @@
-"""Which pictures the classifier sees, and in which part."""
+"""The manifest: what is read, what is refused, which part a row belongs to; licences."""
 
 from __future__ import annotations
 
@@ -9,98 +9,123 @@ import numpy as np
 import pytest
 
 from derma_common.errors import ConfigError
-from derma_training.classifier.manifest import Source, known_lesions, part_of, read_manifest, read_source
-from derma_training.classifier.pack import pack_row
+from derma_training.classifier.licences import is_commercial, licence_of_model, normalised
+from derma_training.classifier.manifest import CLASSES, Row, classes_of, read_manifest, write_manifest
 
-HAM = Source("ham", "dermoscopy", group_column="lesion_id")
-LOOSE = Source("loose", "dermoscopy")
-
-
-def folder_of(root: Path, name: str, table: str, pictures: list[str]) -> Path:
-    """Draw a data folder: a table and small grey pictures."""
-    folder = root / name
-    folder.mkdir()
-    (folder / "labels.csv").write_text(table)
-    for picture in pictures:
-        cv2.imwrite(str(folder / picture), np.full((60, 90, 3), 128, np.uint8))
-    return folder
+HEADER = "file,label,group,fold\n"
 
 
-def test_an_unknown_label_is_refused_with_its_line(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, "loose", "file,label\na.png,NV\nb.png,WART\n", ["a.png", "b.png"])
-    with pytest.raises(ConfigError, match=r"labels\.csv line 3: 'WART' is none of the classes MEL, NV") as caught:
-        read_source(folder, LOOSE, {})
+def table(folder: Path, lines: str, header: str = HEADER) -> Path:
+    """Write a manifest and the two small pictures a.png and b.png beside it."""
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(folder / name), np.full((6, 9, 3), 128, np.uint8))
+    path = folder / "manifest.csv"
+    path.write_text(header + lines)
+    return path
+
+
+def refusal(folder: Path, lines: str, header: str = HEADER) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read_manifest(table(folder, lines, header))
     assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
-def test_a_missing_file_is_refused_with_its_line(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, "loose", "file,label\na.png,NV\n", [])
-    with pytest.raises(ConfigError, match=r"line 2: there is no file .*a\.png"):
-        read_source(folder, LOOSE, {})
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    table(tmp_path, "")
+    rows = (
+        Row(tmp_path / "a.png", "MEL", "L1", "0", "CC0-1.0", "x", (0.1, 0.2, 0.5, 0.75), 41.0, "male", "back", "2"),
+        Row(tmp_path / "b.png", "NV", "L2", "test"),
+    )
+    write_manifest(rows, tmp_path / "manifest.csv")
+    manifest = read_manifest(tmp_path / "manifest.csv")
+    assert manifest.rows == rows and manifest.classes == ("MEL", "NV")
 
 
-def test_a_table_without_the_group_column_is_refused(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, "ham", "file,label\na.png,NV\n", ["a.png"])
-    with pytest.raises(ConfigError, match="lacks the columns lesion_id"):
-        read_source(folder, HAM, {})
+def test_a_fold_held_back_is_the_calibration_part(tmp_path: Path) -> None:
+    manifest = read_manifest(table(tmp_path, "a.png,NV,L1,0\nb.png,MEL,L2,3\na.png,NV,L3,test\n"))
+    assert [row.group for row in manifest.part("calibration", 3)] == ["L2"]
+    assert [row.group for row in manifest.part("train", 3)] == ["L1"]
+    assert [row.group for row in manifest.part("test", 3)] == ["L3"]
 
 
-def test_a_folder_without_a_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"labels\.csv cannot be read"):
-        read_manifest(tmp_path, [LOOSE])
+def test_a_missing_picture_is_refused_by_name(tmp_path: Path) -> None:
+    assert "1 of 2 pictures are missing, first" in refusal(tmp_path, "a.png,NV,L1,0\nno.png,NV,L2,0\n")
 
 
-def test_a_row_without_a_label_is_left_out(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, "loose", "file,label\na.png,\nb.png,MEL\n", ["a.png", "b.png"])
-    assert [row.label for row in read_source(folder, LOOSE, {})] == ["MEL"]
+def test_a_lesion_in_two_folds_is_refused_by_name(tmp_path: Path) -> None:
+    assert "L1 lies in the folds 0 and test" in refusal(tmp_path, "a.png,NV,L1,0\nb.png,NV,L1,test\n")
 
 
-def test_a_table_may_use_its_own_words(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, "loose", "file,label\na.png,SEK\n", ["a.png"])
-    rows = read_source(folder, Source("loose", "phone", aliases={"SEK": "BKL"}), {})
-    assert [row.label for row in rows] == ["BKL"]
+@pytest.mark.parametrize(
+    ("lines", "header", "said"),
+    [
+        ("a.png,NV,L1,x\n", HEADER, "line 2: fold 'x' is neither a number nor 'test'"),
+        ("a.png,,L1,0\n", HEADER, "line 2: label is empty"),
+        ("a.png,NV\n", "file,label\n", "lacks the columns group, fold"),
+        ("", HEADER, "holds no rows"),
+        ("a.png,NV,L1,0,0.5,0,0.4,1\n", "file,label,group,fold,x1,y1,x2,y2\n", "line 2: the lesion box"),
+        ("a.png,NV,L1,0,a,0,1,1\n", "file,label,group,fold,x1,y1,x2,y2\n", "line 2: the lesion box cannot be read"),
+    ],
+)
+def test_a_table_that_is_no_manifest_is_refused(tmp_path: Path, lines: str, header: str, said: str) -> None:
+    assert said in refusal(tmp_path, lines, header)
 
 
-def test_no_lesion_lies_in_two_parts(tmp_path: Path) -> None:
-    lines = [f"p{i}.png,NV,{'val' if i % 30 // 3 == 0 else 'train'},lesion-{i // 3}" for i in range(300)]
-    table = "file,label,split,lesion_id\n" + "\n".join(lines)
-    folder_of(tmp_path, "ham", table, [f"p{i}.png" for i in range(300)])
-    rows = read_manifest(tmp_path, [HAM])
-    parts = {part: {row.group for row in rows if row.part == part} for part in ("train", "calibration", "test")}
-    assert all(parts.values()), "each part has lesions"
-    assert not parts["train"] & parts["test"]
-    assert not parts["calibration"] & (parts["train"] | parts["test"])
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_bytes(b"\xff\xfe\x00 not UTF-8 \xff")
+    with pytest.raises(ConfigError, match="no CSV table in UTF-8"):
+        read_manifest(tmp_path / "m.csv")
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        read_manifest(tmp_path / "none.csv")
 
 
-def test_a_tested_lesion_in_another_table_is_left_out(tmp_path: Path) -> None:
-    folder_of(tmp_path, "ham", "file,label,split,lesion_id\na.png,NV,val,L1\n", ["a.png"])
-    folder_of(tmp_path, "loose", "file,label\nagain.png,NV\nother.png,NV\n", ["again.png", "other.png"])
-    tables = tmp_path / "label_tables"
-    tables.mkdir()
-    (tables / "HAM10000_metadata.csv").write_text("lesion_id,image_id\nL1,again\n")
-    assert known_lesions(tables / "HAM10000_metadata.csv") == {"again": "L1"}
-    assert [row.file.name for row in read_manifest(tmp_path, [HAM, LOOSE])] == ["a.png", "other.png"]
+def test_training_needs_two_classes_and_each_of_them_in_the_training_folds(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="all pictures are NV"):
+        read_manifest(table(tmp_path, "a.png,NV,L1,0\nb.png,NV,L2,1\n")).check_trainable()
+    with pytest.raises(ConfigError, match="no picture to learn MEL from"):
+        read_manifest(table(tmp_path, "a.png,MEL,L1,0\nb.png,NV,L2,1\n")).check_trainable(fold=0)
+    with pytest.raises(ConfigError, match=r"there is no fold 7 .* there are 0, 1"):
+        read_manifest(table(tmp_path, "a.png,MEL,L1,0\nb.png,NV,L2,1\n")).check_trainable(fold=7)
 
 
-def test_a_group_keeps_its_part_whatever_else_is_read() -> None:
-    assert part_of("HAM_0000118", "train") == part_of("HAM_0000118", "train")
-    shares = [part_of(f"L{i}", "train") == "calibration" for i in range(3000)]
-    assert 0.06 < np.mean(shares) < 0.10
+def test_the_classes_of_isic_keep_their_order_and_others_the_alphabets() -> None:
+    assert classes_of(["UNK", "NV", "MEL"]) == ("MEL", "NV", "UNK")
+    assert classes_of(["wart", "MEL", "acne"]) == ("MEL", "acne", "wart")
+    assert len(CLASSES) == 9 and CLASSES[-1] == "UNK"
 
 
-def test_the_box_of_a_packed_picture_follows_its_cut(tmp_path: Path) -> None:
-    table = "file,label,x1,y1,x2,y2\na.png,NV,0.5,0.25,0.6,0.75\n"
-    folder = folder_of(tmp_path, "loose", table, ["a.png"])
-    (row,) = read_source(folder, LOOSE, {})
-    image, item = pack_row(row)  # 90×60: the centre square starts at x = 15
-    assert image.shape == (224, 224, 3)
-    scale = 224 / 60
-    assert item.box == pytest.approx(((45 - 15) * scale, 15 * scale, (54 - 15) * scale, 45 * scale))
+@pytest.mark.parametrize(
+    ("said", "name", "commercial"),
+    [
+        ("CC BY-NC 4.0", "CC-BY-NC-4.0", False),
+        ("CC-0", "CC0-1.0", True),
+        ("cc0 1.0", "CC0-1.0", True),
+        ("CC-BY", "CC-BY", True),
+        ("CC_BY_4.0", "CC-BY-4.0", True),
+        ("CC BY-SA 4.0", "CC-BY-SA-4.0", False),
+        ("CC-BY-NC-SA-4.0", "CC-BY-NC-SA-4.0", False),
+        ("mit", "MIT", False),
+        ("", "unknown", False),
+        ("ask the hospital", "ask the hospital", False),
+    ],
+)
+def test_only_cc0_and_cc_by_are_commercial(said: str, name: str, commercial: bool) -> None:
+    assert normalised(said) == name
+    assert is_commercial(name) is commercial
 
 
-def test_a_file_that_is_no_picture_is_refused(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, "loose", "file,label\na.png,NV\n", ["a.png"])
-    (folder / "a.png").write_bytes(b"no picture")
-    (row,) = read_source(folder, LOOSE, {})
-    with pytest.raises(ConfigError, match=r"a\.png is no picture"):
-        pack_row(row)
+@pytest.mark.parametrize(
+    ("licences", "begins"),
+    [
+        (("CC0-1.0",), "CC0-1.0 (trained on CC0-1.0)"),
+        (("CC0-1.0", "CC-BY-4.0"), "CC-BY-4.0 (trained on CC-BY-4.0, CC0-1.0): name the sources"),
+        (("MIT", "CC0-1.0"), "MIT (trained on"),
+        (("CC-BY-SA-4.0", "CC-BY-4.0"), "CC-BY-SA-4.0 (trained on"),
+        (("CC-BY-SA-4.0", "CC-BY-NC-4.0"), "CC-BY-NC-4.0 (trained on"),
+        (("CC0-1.0", "unknown"), "unknown (trained on"),
+        (("CC0-1.0", "ask the hospital"), "unknown (trained on"),
+    ],
+)
+def test_a_model_has_the_licence_of_its_strictest_pictures(licences: tuple[str, ...], begins: str) -> None:
+    assert licence_of_model(licences).startswith(begins)

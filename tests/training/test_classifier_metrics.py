@@ -1,20 +1,24 @@
-"""Figures and the temperature."""
+"""Figures over all classes, calibration and the temperature."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from derma_common.preprocess import softmax
 from derma_training.classifier.metrics import (
+    UNDECIDED,
     accuracy,
-    auroc,
     balanced_accuracy,
-    bootstrap_interval,
     calibration_error,
+    confusion,
+    decisions,
     fit_temperature,
     macro_auc,
     negative_log_likelihood,
+    reliability,
     sensitivities,
 )
 
@@ -49,17 +53,6 @@ def test_the_temperature_mends_the_calibration_error() -> None:
     assert after < before / 2
 
 
-def test_auroc_counts_pairs_with_ties_as_half() -> None:
-    rng = np.random.default_rng(3)
-    scores, positive = rng.integers(0, 6, 80).astype(np.float32), rng.random(80) < 0.3
-    pairs = scores[positive][:, None] - scores[~positive][None]
-    assert auroc(scores, positive) == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean())
-
-
-def test_auroc_without_positives_is_not_a_number() -> None:
-    assert np.isnan(auroc(np.ones(3), np.zeros(3, dtype=bool)))
-
-
 def test_classes_that_do_not_occur_do_not_count() -> None:
     scores = np.eye(4, dtype=np.float32)[[0, 0, 1, 3]]
     truth = np.asarray([0, 0, 1, 1])
@@ -68,19 +61,37 @@ def test_classes_that_do_not_occur_do_not_count() -> None:
     assert macro_auc(scores, truth) == pytest.approx((1.0 + 0.75) / 2)
 
 
+def test_a_tie_for_the_best_score_is_undecided_and_wrong() -> None:
+    scores = np.asarray([[0.4, 0.4, 0.2], [0.2, 0.4, 0.4], [0.1, 0.8, 0.1]])
+    assert decisions(scores).tolist() == [UNDECIDED, UNDECIDED, 1]
+    assert accuracy(scores, np.asarray([0, 1, 1])) == pytest.approx(1 / 3)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60))
+def test_the_confusion_matrix_counts_every_picture_once(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores, truth = rng.integers(0, 4, (n, 3)) / 4, rng.integers(0, 3, n)
+    counts = confusion(scores, truth)
+    answers = decisions(scores) % 4  # undecided is the fourth column
+    wanted = [[((truth == i) & (answers == j)).sum() for j in range(4)] for i in range(3)]
+    assert counts.tolist() == np.asarray(wanted).tolist()
+    assert np.trace(counts[:, :3]) / n == accuracy(scores, truth)
+
+
 def test_a_sure_and_right_classifier_has_no_calibration_error() -> None:
     assert calibration_error(np.eye(3, dtype=np.float32), np.arange(3)) == 0.0
     assert calibration_error(np.eye(3, dtype=np.float32), np.asarray([1, 2, 0])) == 1.0
 
 
-def test_the_interval_is_wider_when_pictures_share_lesions() -> None:
-    rng = np.random.default_rng(4)
-    right = np.repeat(rng.random(100) < 0.7, 10)  # ten pictures of a lesion are right or wrong together
-    scores = np.eye(2, dtype=np.float32)[np.where(right, 0, 1)]
-    truth = np.zeros(1000, dtype=np.int64)
-    alone = bootstrap_interval(accuracy, scores, truth, [str(i) for i in range(1000)])
-    grouped = bootstrap_interval(accuracy, scores, truth, [str(i // 10) for i in range(1000)])
-    assert alone[0] < right.mean() < alone[1]
-    assert grouped[1] - grouped[0] > 2 * (alone[1] - alone[0])
-    wanted = 2 * 1.96 * np.sqrt(right.mean() * (1 - right.mean()) / 100)
-    assert grouped[1] - grouped[0] == pytest.approx(wanted, rel=0.2)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 200))
+def test_the_calibration_error_is_its_definition(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    probabilities, truth = rng.dirichlet(np.ones(4), n), rng.integers(0, 4, n)
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+    wanted = 0.0
+    for b in range(15):
+        inside = (confidence > b / 15) & (confidence <= (b + 1) / 15)
+        if inside.any():
+            wanted += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
+    assert calibration_error(probabilities, truth) == pytest.approx(wanted)
+    assert reliability(probabilities, truth)[0].sum() == n

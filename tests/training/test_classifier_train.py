@@ -1,40 +1,39 @@
-"""From pictures to a model directory that the pipeline reads, on a tiny scale."""
+"""Training on a tiny scale: budgets, recipes, resuming, what goes wrong."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from support.drawn_pictures import drawn_manifest
 
 torch = pytest.importorskip("torch", reason="needs the train extra: pip install 'derma[train]'")
 pytest.importorskip("timm", reason="needs the train extra: pip install 'derma[train]'")
 pytest.importorskip("onnx", reason="needs the train extra: pip install 'derma[train]'")
 
-from derma_common.errors import ConfigError, ModelError  # noqa: E402
-from derma_common.inference.card import read_card  # noqa: E402
-from derma_common.inference.classification import Classifier  # noqa: E402
+from derma_common.errors import ConfigError, ModelError, RunError  # noqa: E402
 from derma_training.classifier import __main__ as classifier  # noqa: E402
-from derma_training.classifier.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
-from derma_training.classifier.evaluate import evaluate_model  # noqa: E402
-from derma_training.classifier.export import export_model  # noqa: E402
-from derma_training.classifier.manifest import CLASSES  # noqa: E402
-from derma_training.classifier.pack import Item, Pack, open_pack  # noqa: E402
-from derma_training.classifier.train import (  # noqa: E402
-    Recipe,
-    draw_weights,
-    learning_rate,
-    new_run,
-    predict_logits,
-    train,
-)
+from derma_training.classifier import epoch as epoch_module  # noqa: E402
+from derma_training.classifier.architectures import HALF  # noqa: E402
+from derma_training.classifier.job import Budget, device_of  # noqa: E402
+from derma_training.classifier.manifest import Manifest, Row, read_manifest  # noqa: E402
+from derma_training.classifier.recipes import DERMA, RECIPES, Stage, adapted  # noqa: E402
+from derma_training.classifier.run import Run, new_run  # noqa: E402
+from derma_training.classifier.setup import Setup  # noqa: E402
+from derma_training.classifier.train import train  # noqa: E402
+from derma_training.classifier.trained import load_trained  # noqa: E402
 
 pytestmark = pytest.mark.train
 
-RECIPE = Recipe(budget_s=10.0, size=32, early_size=32, batch=4, draws_per_epoch=8, threads=1)
+TINY = "test_efficientnet"  # timm makes it for tests: a third of a million weights
+RECIPE = replace(adapted(DERMA, pretrained=False), batch=4, early_share=0.0)
 
 
 class TickingClock:
@@ -48,119 +47,224 @@ class TickingClock:
         return self.now_s
 
 
-def tiny_pack() -> Pack:
-    """Draw noise for every class in every part, dermoscopic and by phone."""
-    rng = np.random.default_rng(0)
-    items = []
-    for part in ("train", "calibration", "test"):
-        for domain in ("dermoscopy", "phone"):
-            items += [Item(label, part, domain, f"{part}-{label}", (40.0, 40.0, 160.0, 150.0)) for label in CLASSES[:8]]
-        items += [Item("UNK", part, "hand", f"{part}-{i}") for i in range(2)]
-    return Pack(rng.integers(0, 256, (len(items), 224, 224, 3), dtype=np.uint8), tuple(items))
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return read_manifest(drawn_manifest(tmp_path_factory.mktemp("pictures") / "drawn"))
+
+
+def setup_of(manifest: Manifest, **changes: Any) -> Setup:
+    usual: dict[str, Any] = {"architecture": TINY, "classes": manifest.classes, "size": 32}
+    return Setup(**{**usual, "mean": HALF, "std": HALF, "recipe": RECIPE, **changes})
+
+
+def run(manifest: Manifest, out: Path, setup: Setup | None = None, epochs: int = 2, **others: Any) -> Run:
+    return train(manifest, out, setup or setup_of(manifest), Budget(epochs), threads=1, **others)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pack]:
-    """Return the directory of a run of a few steps, and its pictures."""
-    directory, pack = tmp_path_factory.mktemp("run"), tiny_pack()
-    train(pack, directory, RECIPE, clock=TickingClock())
-    return directory, pack
+def whole(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """A run of three epochs without a break."""
+    out = tmp_path_factory.mktemp("whole")
+    return out, run(manifest, out, epochs=3)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def weights(run_or_network: Any) -> dict[str, Any]:
+    return dict(getattr(run_or_network, "average", run_or_network).state_dict())
 
 
 def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_the_learning_rate_rises_once_and_anneals_to_its_end() -> None:
-    rates = [learning_rate(p, Recipe()) for p in np.linspace(0, 1, 101)]
-    top = int(np.argmax(rates))
-    assert rates[top] == pytest.approx(Recipe().max_lr, rel=0.01)
-    assert (np.diff(rates[: top + 1]) > 0).all() and (np.diff(rates[top:]) < 0).all()
-    assert learning_rate(1.3, Recipe()) == pytest.approx(Recipe().max_lr / 1000)
+def test_every_epoch_is_logged_saved_and_drawn(whole: tuple[Path, Run]) -> None:
+    out, finished = whole
+    assert [line["epoch"] for line in lines(out)] == [1, 2, 3]
+    assert {"loss", "lr", "step", "elapsed_s", "images_per_s", "calibration"} <= set(lines(out)[-1])
+    assert set(lines(out)[-1]["calibration"]) == {"loss", "accuracy", "bma", "macro_auc"}
+    assert json.loads((out / "run.json").read_text())["setup"]["recipe"]["name"] == "derma"
+    assert (out / "curves.png").is_file() and not list(out.glob("*.part"))
+    assert finished.step == 9, "12 pictures to learn from make three batches of four"
 
 
-def test_a_class_is_drawn_as_the_square_root_of_its_size() -> None:
-    labels = ["NV"] * 400 + ["DF"] * 4
-    weights = draw_weights(labels)
-    assert weights.sum() == pytest.approx(1.0)
-    assert weights[:400].sum() / weights[400:].sum() == pytest.approx(10.0)
-
-
-def test_a_run_ends_with_its_budget_and_logs_every_epoch(trained: tuple[Path, Pack]) -> None:
-    lines = [json.loads(line) for line in (trained[0] / "log.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == list(range(1, len(lines) + 1))
-    assert lines[-1]["elapsed_s"] >= RECIPE.budget_s > lines[-2]["elapsed_s"]
-    assert {"loss", "accuracy", "bma", "step"} <= set(lines[-1])
-
-
-def test_a_run_continues_where_it_was_stopped(trained: tuple[Path, Pack], tmp_path: Path) -> None:
-    directory, pack = trained
-    for name in ("checkpoint.pt", "checkpoint.json"):
-        (tmp_path / name).write_bytes((directory / name).read_bytes())
-    before = new_run(RECIPE)
-    assert load_checkpoint(before, tmp_path)
-    after = train(pack, tmp_path, replace(RECIPE, budget_s=RECIPE.budget_s + 4), clock=TickingClock())
-    assert after.epoch > before.epoch and after.step > before.step and after.elapsed_s > before.elapsed_s
-    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == after.epoch - before.epoch
-
-
-def test_a_checkpoint_gives_back_what_was_saved(tmp_path: Path) -> None:
-    run = new_run(RECIPE)
-    run.epoch, run.step, run.elapsed_s, run.warm_started = 3, 40, 12.5, True
-    save_checkpoint(run, tmp_path, {"size": 32})
-    other = new_run(replace(RECIPE, seed=1))
-    assert not same(other.model.state_dict(), run.model.state_dict())
-    assert load_checkpoint(other, tmp_path)
-    assert same(other.model.state_dict(), run.model.state_dict())
-    assert (other.epoch, other.step, other.elapsed_s, other.warm_started) == (3, 40, 12.5, True)
-    assert json.loads((tmp_path / "checkpoint.json").read_text())["recipe"] == {"size": 32}
-    assert not list(tmp_path.glob("*.part"))
-
-
-def test_a_damaged_checkpoint_is_refused_with_one_line(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint.pt").write_bytes(b"damaged")
-    with pytest.raises(ModelError, match=r"checkpoint\.pt cannot be read") as caught:
-        load_checkpoint(new_run(RECIPE), tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-def test_the_exported_model_is_read_and_measured_by_the_pipeline(
-    trained: tuple[Path, Pack], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_run_killed_within_an_epoch_ends_as_if_it_had_not_been(
+    whole: tuple[Path, Run], manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory, pack = trained
-    model = tmp_path / "tiny"
-    card = export_model(directory, pack, model)
-    assert "parity with PyTorch" in capsys.readouterr().out
-    assert card.figures["parity_with_pytorch"] <= 1e-4
-    assert read_card(model) == card and card.classes == CLASSES and card.crop_margin == 0.25
-    opened = Classifier.open(model)
-    crops = [np.asarray(image) for image in pack.images[:19]]  # more than one batch of 16
-    probabilities = opened.classify(crops)
-    opened.close()
-    assert probabilities.shape == (19, 9)
-    assert probabilities.sum(axis=1) == pytest.approx(np.ones(19), abs=1e-5)
-    figures = evaluate_model(model, pack, threads=1)
-    assert figures["HAM10000 val, whole 224 px picture"]["n"] == 8
-    assert figures["UNK against all boxed lesions above"]["hand"]["kind_in_training"] is False
-    assert read_card(model).figures["measured"]["command"].startswith("python -m derma_training.classifier")
+    monkeypatch.setattr(epoch_module, "SAVE_EVERY_S", 0.0)  # a checkpoint after every step
+    take_step, steps = epoch_module._train_step, iter(range(5))
+
+    def killed_at_the_sixth(*arguments: Any) -> float:
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        return take_step(*arguments)
+
+    monkeypatch.setattr(epoch_module, "_train_step", killed_at_the_sixth)
+    with pytest.raises(KeyboardInterrupt):
+        run(manifest, tmp_path, epochs=3)
+    assert json.loads((tmp_path / "run.json").read_text())["step"] == 5
+    monkeypatch.setattr(epoch_module, "_train_step", take_step)
+    torch.rand(7)  # what another process would have drawn meanwhile
+    resumed = run(manifest, tmp_path, epochs=3)
+    assert (resumed.step, resumed.epoch) == (9, 3)
+    assert same(weights(resumed), weights(whole[1]))
 
 
-def test_the_exported_model_answers_as_the_trained_one(trained: tuple[Path, Pack], tmp_path: Path) -> None:
-    directory, pack = trained
-    card = export_model(directory, pack, tmp_path / "tiny")
-    run = new_run(RECIPE)
-    load_checkpoint(run, directory)
-    indices = pack.where("test", "phone")
-    logits = predict_logits(run.average, pack, indices, 32, boxed=False)
-    opened = Classifier.open(tmp_path / "tiny")
-    found = opened.classify([np.asarray(pack.images[i]) for i in indices])
-    opened.close()
-    wanted = np.exp(logits / card.temperature)
-    assert found == pytest.approx(wanted / wanted.sum(axis=1, keepdims=True), abs=1e-4)
+def test_a_finished_run_is_not_trained_further(whole: tuple[Path, Run], manifest: Manifest) -> None:
+    again = run(manifest, whole[0], epochs=3)
+    assert again.step == 9 and len(lines(whole[0])) == 3
 
 
-def test_a_folder_that_is_no_pack_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigError, match="is no pack of pictures"):
-        open_pack(tmp_path)
-    assert classifier.main(["train", "--pack", str(tmp_path), "--run", str(tmp_path)]) == ConfigError.exit_code
-    assert capsys.readouterr().err.count("\n") == 1
+def test_a_budget_of_minutes_ends_the_run_annealed(manifest: Manifest, tmp_path: Path) -> None:
+    budget = Budget(epochs=1, minutes=0.3)
+    finished = train(manifest, tmp_path, setup_of(manifest), budget, threads=1, clock=TickingClock())
+    assert 18.0 <= finished.elapsed_s < 24.0
+    assert lines(tmp_path)[-1]["lr"] < lines(tmp_path)[0]["lr"] / 5
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_every_recipe_trains_and_its_network_is_read_again(name: str, manifest: Manifest, tmp_path: Path) -> None:
+    recipe = replace(RECIPES[name], batch=6)
+    finished = run(manifest, tmp_path, setup_of(manifest, recipe=recipe), epochs=1)
+    trained = load_trained(tmp_path)
+    assert same(weights(trained.model), weights(finished)) and trained.classes == manifest.classes
+    images = torch.zeros(2, 3, 32, 32)
+    features = trained.model.features(images)
+    assert features.shape == (2, 512 if name == "steppan" else 256)
+    assert torch.equal(trained.model.classify(features), trained.model(images))
+
+
+def test_a_frozen_body_keeps_its_weights_and_learns_its_norms(manifest: Manifest, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, stages=(Stage(1.0, 0.0, 1e-2),), ema_decay=0.0)
+    torch.manual_seed(0)
+    before = weights(setup_of(manifest, recipe=recipe).network(folded=False))
+    after = weights(run(manifest, tmp_path, setup_of(manifest, recipe=recipe), epochs=1))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {"body.classifier.weight", "body.bn1.weight", "body.bn1.running_mean"} <= moved
+    assert not any("conv" in name for name in moved)
+
+
+def test_metadata_is_learned_from_and_such_a_network_is_kept_but_not_exported(
+    manifest: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    csv = manifest.rows[0].file.parent / "manifest.csv"
+    words = ["--size", "32", "--epochs", "1", "--batch", "6", "--threads", "1", "--metadata", "--json"]
+    assert classifier.main(["train", "--manifest", str(csv), "--out", str(tmp_path), *words]) == 0
+    assert json.loads(capsys.readouterr().out)["model"] is None and not (tmp_path / "model").exists()
+    trained = load_trained(tmp_path)
+    assert trained.setup.sites == ("arm", "back")
+    about = torch.from_numpy(trained.setup.encoder.encode(manifest.rows[:2]))  # type: ignore[union-attr]
+    images = torch.zeros(2, 3, 32, 32)
+    logits = [trained.model(images, a) for a in (about, torch.zeros_like(about))]
+    assert not torch.allclose(*logits), "what is known of the person counts"
+
+
+def test_early_stopping_keeps_the_best_epoch(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from derma_training.classifier import train as train_module
+
+    found = iter([0.3, 0.6, 0.5, 0.6, 0.9])
+    kept: list[dict[str, Any]] = []
+
+    def measured(run: Run, job: Any) -> dict[str, float]:
+        kept.append({name: value.clone() for name, value in weights(run).items()})
+        return {"loss": 1.0, "accuracy": 0.5, "bma": next(found), "macro_auc": float("nan")}
+
+    monkeypatch.setattr(train_module, "evaluate", measured)
+    finished = run(manifest, tmp_path, setup_of(manifest, patience=2), epochs=5)
+    assert finished.epoch == 4, "two epochs without a better one"
+    trained = load_trained(tmp_path)
+    assert trained.epochs == 2 and same(weights(trained.model), kept[1]) and not same(kept[1], kept[3])
+    assert lines(tmp_path)[0]["calibration"]["macro_auc"] is None, "JSON has no NaN"
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_one_line(manifest: Manifest, tmp_path: Path) -> None:
+    def broken(logits: Any, labels: Any, images: Any) -> Any:
+        return logits.sum() * float("nan")
+
+    with pytest.raises(RunError, match="the loss became nan in epoch 1, step 1: use a smaller --lr") as caught:
+        run(manifest, tmp_path, criterion=broken)
+    assert "\n" not in str(caught.value) and not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_another_network_does_not_go_on_with_a_run(whole: tuple[Path, Run], manifest: Manifest) -> None:
+    for change, said in (
+        ({"architecture": "test_efficientnet_ln"}, f"another architecture ({TINY}, not test_efficientnet_ln)"),
+        ({"size": 64}, "another size (32, not 64)"),
+        ({"recipe": replace(RECIPES["esteva"])}, "another recipe (derma, not esteva)"),
+    ):
+        with pytest.raises(ModelError) as caught:
+            run(manifest, whole[0], setup_of(manifest, **change))
+        assert said in str(caught.value) and "choose another --out" in str(caught.value)
+
+
+def test_damaged_and_foreign_checkpoints_are_refused_with_one_line(
+    whole: tuple[Path, Run], manifest: Manifest, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes((whole[0] / "checkpoint.pt").read_bytes()[:5000])
+    with pytest.raises(ModelError, match="cannot be read as a checkpoint") as caught:
+        run(manifest, tmp_path)
+    assert "\n" not in str(caught.value)
+    torch.save({"weights": torch.zeros(2)}, path)
+    with pytest.raises(ModelError, match="is no checkpoint of this program"):
+        load_trained(tmp_path)
+    torch.save(torch.nn.Linear(2, 2), path)  # a pickled module: never unpickled
+    with pytest.raises(ModelError, match="cannot be read as a checkpoint"):
+        load_trained(tmp_path)
+
+
+def test_single_class_data_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    csv = drawn_manifest(tmp_path / "drawn", ("NV",))
+    assert classifier.main(["train", "--manifest", str(csv), "--out", str(tmp_path / "out")]) == ConfigError.exit_code
+    said = capsys.readouterr().err
+    assert "all pictures are NV: a classifier needs at least two classes" in said and said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_manifest_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--manifest", str(tmp_path / "none.csv"), "--out", str(tmp_path / "out")]
+    assert classifier.main(["train", *words]) == ConfigError.exit_code
+    assert "none.csv cannot be read" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    assert device_of("cpu") == "cpu"
+    if not torch.cuda.is_available():
+        assert device_of("auto") == "cpu"
+        with pytest.raises(ConfigError, match="PyTorch finds no CUDA device"):
+            device_of("cuda")
+
+
+def test_a_network_learns(tmp_path: Path) -> None:
+    rows, rng = [], np.random.default_rng(0)
+    for i in range(40):
+        image = rng.integers(60, 120, (40, 40, 3), dtype=np.uint8)
+        image[..., 2 * (i % 2)] += 90  # blue or red
+        cv2.imwrite(str(tmp_path / f"{i}.png"), image)
+        rows.append(Row(tmp_path / f"{i}.png", ("blue", "red")[i % 2], str(i), str(i // 20)))
+    coloured = Manifest(tuple(rows), ("blue", "red"))
+    recipe = replace(adapted(DERMA, pretrained=False, peak_lr=5e-3), batch=4, early_share=0.0, ema_decay=0.0)
+    run(coloured, tmp_path / "out", setup_of(coloured, recipe=recipe), epochs=6)
+    assert lines(tmp_path / "out")[-1]["calibration"]["accuracy"] == 1.0
+
+
+@pytest.fixture
+def copied(whole: tuple[Path, Run], tmp_path: Path) -> Iterator[Path]:
+    shutil.copytree(whole[0], tmp_path / "copy")
+    yield tmp_path / "copy"
+
+
+def test_a_longer_budget_goes_on_with_a_finished_run(copied: Path, manifest: Manifest) -> None:
+    assert run(manifest, copied, epochs=4).epoch == 4
+
+
+def test_the_optimizer_of_esteva_is_tensorflows() -> None:
+    setup = setup_of(Manifest((), ("a", "b")), recipe=RECIPES["esteva"])
+    optimizer = new_run(setup, setup.network(folded=False), "cpu").optimizer
+    assert type(optimizer).__name__ == "RMSpropTF"
+    group = optimizer.param_groups[0]
+    assert (group["alpha"], group["momentum"], group["eps"], group["weight_decay"]) == (0.9, 0.9, 0.1, 0.0)

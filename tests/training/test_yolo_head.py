@@ -9,37 +9,52 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the train extra: pip install 'derma[train]'")
 
+from support.darknet import thinned  # noqa: E402
+
+from derma_training.detector.layers import Darknet  # noqa: E402
+from derma_training.detector.networks import network  # noqa: E402
 from derma_training.detector.yolo_head import DetectorGraph, decode, fit_anchors, shape_iou  # noqa: E402
-from derma_training.detector.yolov4_tiny import STRIDES, YoloV4Tiny  # noqa: E402
 
 pytestmark = pytest.mark.train
 
-ANCHORS = [[(40.0, 30.0), (60.0, 60.0), (90.0, 80.0)], [(8.0, 9.0), (14.0, 12.0), (20.0, 22.0)]]
+ANCHORS = [[(10.0, 10.0), (20.0, 40.0)], [(8.0, 9.0), (14.0, 12.0)]]
 
 
-def test_a_cell_decodes_as_darknet_does():
+def sigmoid(v):
+    return 1 / (1 + math.exp(-v))
+
+
+@pytest.mark.parametrize(("name", "number", "scale"), [("yolov4-tiny", 0, 1.05), ("yolov4", 1, 1.1)])
+def test_a_cell_decodes_as_darknet_does(name, number, scale):
+    anchors = ANCHORS if name == "yolov4-tiny" else [ANCHORS[1], ANCHORS[0], ANCHORS[1]]
+    head = network(name, 2, 96, 64, anchors).heads[number]
     raw = torch.zeros(1, 2 * 7, 2, 3)
-    values = (0.4, -1.2, 0.3, -0.5, 1.5, -0.7, 2.0)  # tx ty tw th obj cls0 cls1
-    raw[0, 7:, 1, 2] = torch.tensor(values)  # second anchor, row 1, column 2
-    boxes, objectness, classes = decode(raw, [(10.0, 10.0), (20.0, 40.0)], 32, 2)
+    raw[0, 7:, 1, 2] = torch.tensor((0.4, -1.2, 0.3, -0.5, 1.5, -0.7, 2.0))  # tx ty tw th obj cls0 cls1 of anchor 1
+    boxes, objectness, classes = decode(raw, head)
 
-    def sigmoid(v):
-        return 1 / (1 + math.exp(-v))
-
-    x = (2 + 1.05 * sigmoid(0.4) - 0.025) * 32
-    y = (1 + 1.05 * sigmoid(-1.2) - 0.025) * 32
+    x = (2 + scale * sigmoid(0.4) - (scale - 1) / 2) * head.stride
+    y = (1 + scale * sigmoid(-1.2) - (scale - 1) / 2) * head.stride
     w, h = 20 * math.exp(0.3), 40 * math.exp(-0.5)
     assert boxes[0, 1, 1, 2].tolist() == pytest.approx([x - w / 2, y - h / 2, x + w / 2, y + h / 2], rel=1e-5)
     assert objectness[0, 1, 1, 2] == 1.5 and classes[0, 1, 1, 2].tolist() == pytest.approx([-0.7, 2.0])
 
 
-def test_the_exported_graph_gives_all_boxes_with_objectness_times_class():
-    graph = DetectorGraph(YoloV4Tiny(2).eval(), ANCHORS, STRIDES, 2)
+def test_half_precision_and_wild_numbers_decode_to_finite_boxes():
+    head = network("yolov4-tiny", 2, anchors=ANCHORS).heads[0]
+    boxes, _, _ = decode(torch.full((1, 14, 2, 2), 1000.0, dtype=torch.float16), head)
+    assert boxes.dtype == torch.float32 and bool(torch.isfinite(boxes).all())
+
+
+def test_the_graph_gives_all_boxes_with_objectness_times_class():
+    net = Darknet(thinned(network("yolov4-tiny", 2, 64, 96), 8)).eval()
+    image = torch.rand(2, 3, 96, 64)
     with torch.no_grad():
-        boxes, scores = graph(torch.rand(1, 3, 64, 64))
-    assert boxes.shape == (1, 3 * (4 + 16), 4) and scores.shape == (1, 60, 2)
-    assert scores.min() >= 0 and scores.max() <= 1
+        boxes, scores = DetectorGraph(net)(image)
+        _, objectness, classes = decode(net(image)[1], net.heads[1])
+    assert boxes.shape == (2, 3 * (6 + 24), 4) and scores.shape == (2, 90, 2)
     assert torch.all(boxes[..., 2:] > boxes[..., :2])
+    wanted = objectness.sigmoid()[..., None] * classes.sigmoid()
+    assert torch.allclose(scores[:, 18:], wanted.reshape(2, 72, 2))
 
 
 def test_shape_iou_compares_sides_alone():

@@ -235,13 +235,13 @@ class Line:
         self._all(pipeline)
 
     def backlog(self, key: str, group: str) -> Backlog:
-        """Return what waits for a group; a lag that Redis does not know counts as the stream's length."""
+        """Return what waits for a group; the whole stream, when it has not joined yet or Redis has lost count."""
         for facts in self._groups(key):
             if facts["name"] == group.encode():
                 lag = facts.get("lag")
                 waiting = int(self._do(self._redis.xlen, key)) if lag is None else int(lag)
                 return Backlog(waiting, int(facts["pending"]))
-        return Backlog(0, 0)
+        return Backlog(int(self._do(self._redis.xlen, key)), 0)
 
     def _groups(self, key: str) -> list[dict[str, Any]]:
         try:

@@ -41,7 +41,7 @@ def build(seat: Seat) -> StageHost:
     )  # fmt: skip
     stage: CaptureStage
     if live:
-        grabber = open_live(camera.source, settings.capture)
+        grabber = open_live(camera, settings.capture, must_open=seat.incarnation == 0)
         seat.closing.callback(grabber.close)
         seat.hub.watch(grabber.wake_fd)
         stage = LiveCapture(grabber, *arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from derma_capture.sources import Grabber
+from derma_capture.grabber import Grabber
 from derma_capture.stage import CaptureStage
 from derma_common.errors import SourceError
 from derma_common.messages import Message
@@ -29,6 +29,11 @@ class LiveCapture(CaptureStage):
     def wait_s(self) -> float:
         """Wait: the grabber wakes the loop."""
         return BEAT_S
+
+    @property
+    def note(self) -> str:
+        """What the grabber has to say: the camera is lost."""
+        return self._grabber.note
 
     def synchronise(self) -> None:
         """Go on at the next seq and close what a predecessor left open."""

@@ -19,8 +19,14 @@ class RecordedCapture(CaptureStage):
 
     def __init__(self, recording: Recording, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]
+        self._recording = recording
         # asked anew for each picture: what became durable meanwhile is not read again
         self._pictures = recording.pictures(_Durable(self.window))
+
+    @property
+    def note(self) -> str:
+        """What the recording has to say: it is cut off."""
+        return self._recording.note
 
     def capture(self, now_ns: int) -> Iterable[Message]:
         """Read one picture if there is a credit."""
@@ -31,6 +37,8 @@ class RecordedCapture(CaptureStage):
         captured_ns = time.monotonic_ns()
         if picture is None:
             self.exhausted = True
+            if self.note:
+                log.warning("%s", self.note)
             return ()
         if picture.image is None:
             log.warning("%s", picture.error)

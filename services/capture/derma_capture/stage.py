@@ -23,6 +23,7 @@ from derma_common.tracing import Head
 log = logging.getLogger(__name__)
 ASK_EVERY_NS = 100_000_000
 CLOSE_EVERY_NS = 50_000_000
+LONGEST_NOTE = 500
 SILENT_AFTER_NS = 2_000_000_000  # a live source without a picture for so long is said to be silent
 
 
@@ -187,7 +188,13 @@ class CaptureStage:
         self._heartbeat.report(
             captured=terms.captured, delivered=terms.delivered, dropped=terms.dropped, in_flight=terms.in_flight,
             next_seq=self.window.next_seq, ended=self.finished and not self.leaving,
+            note=self.note[:LONGEST_NOTE].encode(errors="replace").decode(),
         )  # fmt: skip
+
+    @property
+    def note(self) -> str:
+        """What a person should know of the source now."""
+        return ""
 
     def _state(self, now_ns: int) -> str:
         if self.exhausted:

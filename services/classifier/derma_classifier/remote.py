@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from derma_common.cloud.entries import CropJob, JobResult, image_of, pack, unpack
-from derma_common.cloud.streams import Delivery, Line, jobs_key, results_key
+from derma_common.cloud.streams import CLASSIFIERS, Delivery, Line, jobs_key, results_key
 from derma_common.errors import InvalidMessage
 from derma_common.inference.classification import Classifier
 from derma_common.preprocess import Image
@@ -23,7 +23,6 @@ from derma_common.workers.consumer import Consumer, Taken, Terms
 from derma_common.workers.metrics import WorkerMetrics
 from derma_common.workers.start import Place, at_least_one, positive, start
 
-GROUP = "classifiers"
 TOO_LATE = "deadline"
 Job = tuple[CropJob, Image]
 
@@ -77,7 +76,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="name of a shipped model or a model's folder; classifier.model of the settings")
     parser.add_argument("--threads", type=at_least_one, default=1, help="CPU threads of one inference")
     parser.add_argument("--count", type=at_least_one, default=8, help="crops taken at once")
-    parser.add_argument("--idle", type=positive, default=5.0, help="seconds after which a worker's crops are taken over")
+    parser.add_argument("--idle", type=positive, default=5.0, help="seconds until a worker's crops are taken over")
 
 
 def work(place: Place) -> None:
@@ -88,7 +87,7 @@ def work(place: Place) -> None:
         card = classifier.card
         place.metrics.read(lambda: [("derma_model_info", (card.name, card.sha256, card.runner), 1)])
         crops = ClassifyCrops(classifier, place.name, RedisClock(place.line.now_ms), place.metrics)
-        terms = Terms(GROUP, arguments.count, arguments.idle)
+        terms = Terms(CLASSIFIERS, arguments.count, arguments.idle)
         Consumer(place.line, place.name, crops, terms, place.metrics).run(place.stop)
 
 

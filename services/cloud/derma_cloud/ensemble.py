@@ -65,7 +65,7 @@ class Ensemble:
         row = np.asarray(member.classify(views), dtype=np.float64).mean(axis=0, keepdims=True)
         if self._rescaled:
             row = rescale_priors(row, [card.class_counts[name] for name in card.classes])
-        return row[:, [card.classes.index(name) for name in self.classes]]
+        return np.asarray(row[:, [card.classes.index(name) for name in self.classes]])
 
     def close(self) -> None:
         """Free the networks."""

@@ -61,7 +61,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", action="append", help="a member of the ensemble; repeat it for more")
     parser.add_argument("--threads", type=at_least_one, default=1, help="CPU threads of one inference")
     parser.add_argument("--count", type=at_least_one, default=4, help="pictures taken at once")
-    parser.add_argument("--idle", type=positive, default=60.0, help="seconds after which they are taken over")
+    parser.add_argument("--idle", type=positive, default=60.0, help="seconds until a worker's pictures are taken over")
 
 
 def work(place: Place) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class StoreWriter:
 
     def __init__(self, path: Path, run: str, room: OutboxRoom = OutboxRoom()) -> None:
         """Open or make the database. Raises ResourceError when it cannot be written or is of a newer derma."""
-        self.run, self._room = run, room
+        self.run, self._path, self._room = run, path, room
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=10)
@@ -53,9 +54,8 @@ class StoreWriter:
         detector: ModelCard,
         classifier: ModelCard,
     ) -> None:
-        """Record the run, its cameras (name, source, live) and the cards of its models, once."""
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
+        """Record the run, its cameras (name, source, live) and the cards of its models, once. Raises ResourceError."""
+        with self._transaction():
             self._db.execute(
                 "INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?, ?)",
                 (self.run, started_wall_ns, boot_id, version, detector.id, classifier.id),
@@ -94,18 +94,31 @@ class StoreWriter:
     def commit(
         self, outcomes: Sequence[Outcome], timings: Sequence[TimingRow], outgoing: Sequence[OutgoingRow] = ()
     ) -> None:
-        """Write frames, findings, what is to leave, and the times of frames committed before, in one transaction."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        """Write frames, findings, what is to leave, and the times of frames committed before, in one transaction.
+
+        Raises ResourceError when the disk does not take them.
+        """
+        with self._transaction():
             self._db.executemany(_INSERT_FRAME, [self._frame_row(o) for o in outcomes])
             self._db.executemany(_INSERT_FINDING, [row for o in outcomes for row in self._finding_rows(o)])
             self._db.executemany(_INSERT_TIMING, timings)
             if outgoing:
                 self._room.enqueue(self._db, self.run, outgoing)
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Commit what the block writes, or nothing of it. Raises ResourceError when the disk does not take it."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            raise ResourceError(
+                f"the database {self._path} takes no more: {error}; make room on its disk and start again (what was "
+                "stored so far is safe)"
+            ) from error
+        finally:
+            self._db.rollback()  # of a block that failed; after a commit there is nothing to roll back
 
     def _frame_row(self, o: Outcome) -> tuple[object, ...]:
         if o.detections is None:

@@ -14,18 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from derma_common.errors import ModelError
+from derma_training.classifier.mobilenet_v2 import STAGES, Layer, read_folded
 
-SOURCE_BLOCKS = ((1, 1), (2, 2), (3, 2), (4, 2), (3, 1), (3, 2), (1, 1))  # depth and stride of each stage
 SHARPNESS = 4.0  # κ
 OPEN_GATE = 3.0  # bias before the squeeze-excite sigmoid: the gates start at 0.95
 FIT_POSITIONS = 20_000  # of a batch's feature vectors are enough for a fit
 RIDGE = 1e-3  # of the mean variance
-
-Layer = tuple[Any, Any]  # kernel (O, I, h, w) and bias (O,)
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ def warm_start(model: Any, source: Path, images: Any) -> None:
 
     Raises ModelError when the file is not such a network.
     """
-    layers = read_source(source)
+    layers = read_folded(source)
     model.eval()
     with torch.no_grad():
         stages = source_stages(layers, images)
@@ -56,29 +52,14 @@ def warm_start(model: Any, source: Path, images: Any) -> None:
         model.classifier.bias.zero_()
 
 
-def read_source(source: Path) -> list[Layer]:
-    """Return the 52 convolutions of a folded MobileNetV2. Raises ModelError."""
-    try:
-        with np.load(source, allow_pickle=False) as arrays:
-            return [
-                (
-                    torch.from_numpy(arrays[f"{i:02d}.weight"].astype(np.float32)),
-                    torch.from_numpy(arrays[f"{i:02d}.bias"].astype(np.float32)),
-                )
-                for i in range(52)
-            ]
-    except (OSError, KeyError, ValueError) as error:
-        raise ModelError(f"{source} is no folded MobileNetV2: {error}") from error
-
-
 def source_stages(layers: list[Layer], images: Any) -> list[list[SourceBlock]]:
     """Run the source on images and return its blocks by stage."""
     x = _conv(images, layers[0], 2).clamp(0, 6)
     stages, first = [], 1
-    for s, (depth, stride) in enumerate(SOURCE_BLOCKS):
+    for expansion, _, depth, stride in STAGES:
         blocks = []
         for b in range(depth):
-            *inner, project = layers[first : first + (2 if s == 0 else 3)]
+            *inner, project = layers[first : first + (3 if expansion > 1 else 2)]
             first += len(inner) + 1
             y = x
             for layer in inner:

@@ -1,59 +1,177 @@
-"""Batches for the detector: windows cut from pictures, mosaics of four, colour and camera changes.
-
-Mosaic: Bochkovskiy et al. 2020, §3.3. Everything random comes from the generator that is passed in.
-"""
+"""What a detector is trained on: annotated pictures of several data sets, split, cached and made into batches."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal, get_args
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from derma_common.boxes import Boxes, area, clip
-from derma_common.preprocess import LETTERBOX_GREY, Image, to_tensor
-from derma_training.detector.sources import NONE, Picture
+from derma_common.errors import ConfigError, SourceError
+from derma_common.preprocess import Image, to_tensor
+from derma_training.detector.annotations import Annotated, Decoded, read_annotations
+from derma_training.detector.augment import Sample, augmented
+from derma_training.detector.cfg import Anchors
+from derma_training.detector.yolo_head import fit_anchors
 
-# how often each source is shown; a source that is missing leaves its share to the others
-SHARES = {
-    "drawn": 0.11,
-    "pasted": 0.25,
-    "ham10000": 0.23,
-    "pad_ufes20": 0.20,
-    "itobos": 0.08,
-    "normal_skin": 0.07,
-    "hand_video": 0.06,
-}
-VISIBLE_SHARE = 0.4  # a box cut down below this share is neither right nor wrong
-MIN_SIDE_PX = 5.0  # and so is one that has become smaller than this
-MOSAIC_CHANCE = 0.35
-WIDE_SCALE = (0.5, 1.6)  # picture px → network px, log-uniform
-CLOSE_SCALE = (0.6, 1.5)  # of the scale at which a close-up just fits
+Part = Literal["train", "tune", "test"]
+LESION = "lesion"  # the one class, unless the data's own are kept
+HELD_OUT = 0.15  # of the pictures without a split of their own go to "tune", and as many to "test"
+FEWEST = 5  # pictures with a box: one each to tune and test, three to train
+ANCHOR_PICTURES = 1000
+CACHE_BYTES = 2 << 30  # decoded pictures kept in memory
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A picture ready for the network: image (S, S, 3) uint8, boxes and ignored (·, 4) xyxy px."""
+class DataSet:
+    """The pictures of one folder and how often it is shown against the others."""
 
-    image: Image
-    boxes: Boxes
-    ignored: Boxes
-
-
-Pools = Mapping[str, Sequence[Picture]]
+    pictures: tuple[Annotated, ...]
+    share: float
 
 
-def batch(rng: np.random.Generator, pools: Pools, count: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return images (count, 3, size, size) in [0, 1], truths (M, 6) and ignored boxes (K, 5) for `yolo_loss`."""
-    samples = [sample(rng, pools, size) for _ in range(count)]
+@dataclass(frozen=True)
+class Data:
+    """All data sets with one list of class names, and what was wrong with them."""
+
+    sets: tuple[DataSet, ...]
+    classes: tuple[str, ...]
+    report: tuple[str, ...]
+
+    def part(self, part: Part) -> Data:
+        """Return the data sets with the pictures of one part alone."""
+        chosen = [replace(s, pictures=tuple(p for p in s.pictures if p.split == part)) for s in self.sets]
+        return replace(self, sets=tuple(s for s in chosen if s.pictures))
+
+    @property
+    def pictures(self) -> tuple[Annotated, ...]:
+        """The pictures of all data sets."""
+        return tuple(picture for one in self.sets for picture in one.pictures)
+
+
+def read_data(arguments: Sequence[str], keep_classes: bool = False) -> Data:
+    """Read `DIR` or `DIR=SHARE` for each data set, and give every picture a part: "train", "tune" or "test".
+
+    A share not given is the square root of the number of pictures, so that a large set does not drown a small one.
+    Every box is a "lesion" unless the data's own classes are to be kept. Raises SourceError when nothing usable is
+    there, ConfigError for a share that is no positive number.
+    """
+    sets, report = [], []
+    names: dict[str, int] = {}
+    for argument in arguments:
+        folder, share = _folder_and_share(argument)
+        found = read_annotations(folder)
+        report += [f"{folder}: {line}" for line in found.report.lines()]
+        called = found.classes if keep_classes else (LESION,) * len(found.classes)
+        pictures = [_renumbered(picture, called, names) for picture in found.pictures]
+        sets.append(DataSet(tuple(with_parts(pictures)), len(pictures) ** 0.5 if share is None else share))
+    boxed = [picture.split for one in sets for picture in one.pictures if len(picture.boxes)]
+    if len(boxed) < FEWEST or set(boxed) != set(get_args(Part)):
+        raise SourceError(
+            f"{', '.join(arguments)}: {len(boxed)} pictures have a box ({boxed.count('train')} to train, "
+            f"{boxed.count('tune')} to tune, {boxed.count('test')} to test); at least {FEWEST} are needed, "
+            "and one of each"
+        )
+    return Data(tuple(sets), tuple(names), tuple(report))
+
+
+def _renumbered(picture: Annotated, called: Sequence[str], names: dict[str, int]) -> Annotated:
+    """Return the picture with its classes numbered as in `names`, where new ones are added in the order they come."""
+    classes = [names.setdefault(called[kind], len(names)) for kind in picture.classes]
+    return replace(picture, classes=np.asarray(classes, np.int64))
+
+
+def _folder_and_share(argument: str) -> tuple[Path, float | None]:
+    """Take `DIR=SHARE` apart; a folder whose own name holds the sign is a folder."""
+    folder, sign, share = argument.rpartition("=")
+    if not sign or Path(argument).exists():
+        return Path(argument), None
+    try:
+        value = float(share)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value < float("inf"):
+        raise ConfigError(f"--data {argument}: the share after = must be a positive number")
+    return Path(folder), value
+
+
+def with_parts(pictures: Sequence[Annotated]) -> list[Annotated]:
+    """Give every picture its part in `split`, by the data's own split where it has one, else by group.
+
+    A patient or lesion is in one part only. "val" is shared between tune and test where there is no "test".
+    """
+    own = {picture.split for picture in pictures}
+    if "val" not in own and "test" not in own:
+        return _cut_by_group(pictures)
+    parts = []
+    for picture in pictures:
+        part = "train" if picture.split in ("train", "") else picture.split
+        if part == "val":
+            part = "tune" if "test" in own or _number_of(picture) % 2 else "test"
+        elif part == "test" and "val" not in own:
+            part = "tune" if _number_of(picture) % 2 else "test"
+        parts.append(replace(picture, split=part))
+    return parts
+
+
+def _cut_by_group(pictures: Sequence[Annotated]) -> list[Annotated]:
+    """Hold out whole groups, chosen by a hash of their names."""
+    parts: dict[str, Part] = {}
+    for boxed in (True, False):  # apart, so that the held-out parts have some of both
+        some = [p for p in pictures if (len(p.boxes) > 0) == boxed]
+        groups = sorted({_group(p): _number_of(p) for p in some if _group(p) not in parts}.items(), key=lambda g: g[1])
+        held = max(1, round(HELD_OUT * len(groups))) if boxed or len(groups) >= FEWEST else 0
+        for n, (name, _) in enumerate(groups):
+            parts[name] = "tune" if n < held else "test" if n < 2 * held else "train"
+    return [replace(p, split=parts[_group(p)]) for p in pictures]
+
+
+def _group(picture: Annotated) -> str:
+    return picture.group or picture.path.name
+
+
+def _number_of(picture: Annotated) -> int:
+    return zlib.crc32(_group(picture).encode())
+
+
+@dataclass
+class Feed:
+    """Draws samples from data sets by their shares; decoded pictures stay in memory up to CACHE_BYTES."""
+
+    data: Data
+    _cache: dict[Path, Image] = field(default_factory=dict)
+    _cached_bytes: int = 0
+
+    def draw(self, rng: np.random.Generator) -> Sample:
+        """Choose a data set by its share, then any of its pictures."""
+        shares = np.asarray([one.share for one in self.data.sets])
+        pictures = self.data.sets[int(rng.choice(len(shares), p=shares / shares.sum()))].pictures
+        picture = pictures[int(rng.integers(len(pictures)))]
+        return Sample(self._image(picture), picture.boxes, picture.classes, picture.ignored)
+
+    def _image(self, picture: Annotated) -> Image:
+        image = self._cache.get(picture.path)
+        if isinstance(picture, Decoded):
+            return picture.image()
+        if image is None:
+            image = picture.image()
+            if self._cached_bytes + image.nbytes <= CACHE_BYTES:
+                self._cache[picture.path] = image
+                self._cached_bytes += image.nbytes
+        return image
+
+
+def collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return images (N, 3, S, S) in [0, 1], truths (M, 6) and ignored boxes (K, 5) for `yolo_loss`."""
     images = torch.from_numpy(to_tensor([s.image for s in samples], (0, 0, 0), (1, 1, 1)))
-    truths = [
-        np.column_stack([np.full(len(s.boxes), n), np.zeros(len(s.boxes)), s.boxes]) for n, s in enumerate(samples)
-    ]
+    truths = [np.column_stack([np.full(len(s.boxes), n), s.classes, s.boxes]) for n, s in enumerate(samples)]
     ignored = [np.column_stack([np.full(len(s.ignored), n), s.ignored]) for n, s in enumerate(samples)]
     return images, _rows(truths, 6), _rows(ignored, 5)
 
@@ -62,131 +180,31 @@ def _rows(parts: list[npt.NDArray[np.float64]], columns: int) -> Tensor:
     return torch.from_numpy(np.concatenate(parts).reshape(-1, columns).astype(np.float32))
 
 
-def sample(rng: np.random.Generator, pools: Pools, size: int) -> Sample:
-    """Draw one training picture of size × size px: a window or a mosaic of four, then turned and recoloured."""
-    mosaic = rng.random() < MOSAIC_CHANCE
-    made = _mosaic(rng, pools, size) if mosaic else window(rng, pick(rng, pools), size, size)
-    return _turned(rng, Sample(recolour(rng, made.image), made.boxes, made.ignored), size)
+def choose_anchors(feed: Feed, size: int, strides: Sequence[int], per_head: int, seed: int) -> Anchors:
+    """Fit anchors to the boxes that training will show at its final size: k-means on IoU, each head its own scale.
+
+    One clustering of all would follow the many small boxes and leave a close-up's lesion none that is like it.
+    Returns (width, height) px for each head. Raises SourceError when the pictures show too few boxes.
+    """
+    shown = [augmented(np.random.default_rng((seed, n)), feed.draw, size).boxes for n in range(ANCHOR_PICTURES)]
+    boxes = np.concatenate(shown).astype(np.float64)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    if len(sides) < 2 * per_head * len(strides):
+        raise SourceError(f"{ANCHOR_PICTURES} training pictures of {size} px show {len(sides)} boxes of 5 px or more")
+    return [[(round(float(w), 1), round(float(h), 1)) for w, h in head] for head in _per_head(sides, strides, per_head)]
 
 
-def pick(rng: np.random.Generator, pools: Pools) -> Picture:
-    """Choose a picture: first a source by its share, then any of its pictures."""
-    names = [name for name in pools if pools[name]]
-    shares = np.asarray([SHARES[name] for name in names])
-    pool = pools[names[int(rng.choice(len(names), p=shares / shares.sum()))]]
-    return pool[int(rng.integers(len(pool)))]
+def _per_head(sides: npt.NDArray[np.float64], strides: Sequence[int], per_head: int) -> list[npt.NDArray[np.float64]]:
+    """Cluster sides (N, 2) px for each head: to one of stride s go boxes of s px and more, to the finest all below.
 
-
-def window(rng: np.random.Generator, picture: Picture, width: int, height: int) -> Sample:
-    """Show a chance part of a picture at a chance scale in width × height px; what lies beyond it is grey."""
-    rows, columns = picture.image.shape[:2]
-    fits = min(width / columns, height / rows)
-    if picture.close_up:
-        scale = fits * _log_uniform(rng, *CLOSE_SCALE)
-    elif len(picture.boxes):
-        scale = _log_uniform(rng, *WIDE_SCALE)
+    Where a head would get next to none, one clustering of all is dealt out by size, as Darknet does.
+    """
+    fine_to_coarse = sorted(range(len(strides)), key=lambda head: strides[head])
+    limits = [0.0, *(float(strides[head]) for head in fine_to_coarse[1:]), np.inf]
+    mean = np.sqrt(sides.prod(axis=1))
+    parts = [sides[(mean >= low) & (mean < high)] for low, high in pairwise(limits)]
+    if min(len(part) for part in parts) >= 2 * per_head:
+        fitted = [fit_anchors(part, per_head) for part in parts]
     else:
-        scale = _log_uniform(rng, min(fits, WIDE_SCALE[1]), WIDE_SCALE[1])
-    x, y = _corner(rng, picture, width / scale, height / scale)
-    image = _cut(rng, picture.image, x, y, width, height, scale)
-    shift = np.asarray([x, y, x, y], np.float32)
-    return _trimmed((picture.boxes - shift) * scale, (picture.ignored - shift) * scale, image)
-
-
-def _corner(rng: np.random.Generator, picture: Picture, reach_x: float, reach_y: float) -> tuple[int, int]:
-    """Choose the top left corner of a window of reach_x × reach_y picture px, mostly with a lesion in it."""
-    rows, columns = picture.image.shape[:2]
-    if len(picture.boxes) and rng.random() < 0.85:
-        x1, y1, x2, y2 = picture.boxes[int(rng.integers(len(picture.boxes)))]
-        at_x, at_y = (
-            (x1 + x2) / 2 - rng.uniform(0.1, 0.9) * reach_x,
-            (y1 + y2) / 2 - rng.uniform(0.1, 0.9) * reach_y,
-        )
-        if not picture.close_up:  # keep to the picture where it is large enough
-            at_x = np.clip(at_x, 0, columns - reach_x) if reach_x < columns else at_x
-            at_y = np.clip(at_y, 0, rows - reach_y) if reach_y < rows else at_y
-        return round(float(at_x)), round(float(at_y))
-    free_x, free_y = columns - reach_x, rows - reach_y
-    return round(free_x * rng.uniform()), round(free_y * rng.uniform())
-
-
-def _cut(rng: np.random.Generator, image: Image, x: int, y: int, width: int, height: int, scale: float) -> Image:
-    """Cut width/scale × height/scale px at (x, y) and resize them to (height, width, 3)."""
-    rows, columns = image.shape[:2]
-    right, bottom = x + max(2, round(width / scale)), y + max(2, round(height / scale))
-    inside = image[max(0, y) : max(0, min(rows, bottom)), max(0, x) : max(0, min(columns, right))]
-    if inside.size == 0:
-        return np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
-    out = np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
-    x1, y1 = round(max(0, -x) * scale), round(max(0, -y) * scale)
-    x2, y2 = min(width, x1 + round(inside.shape[1] * scale)), min(height, y1 + round(inside.shape[0] * scale))
-    if x2 > x1 and y2 > y1:
-        method = cv2.INTER_AREA if scale < 1 and rng.random() < 0.4 else cv2.INTER_LINEAR
-        out[y1:y2, x1:x2] = cv2.resize(np.ascontiguousarray(inside), (x2 - x1, y2 - y1), interpolation=method)
-    return out
-
-
-def _trimmed(boxes: Boxes, ignored: Boxes, image: Image) -> Sample:
-    """Cut boxes to the image; those cut away for the most part, or tiny, are moved to the ignored ones."""
-    height, width = image.shape[:2]
-    seen = clip(boxes, width, height)
-    share = area(seen) / np.maximum(area(boxes), 1e-6)
-    sides = np.min(seen[:, 2:] - seen[:, :2], axis=1) if len(seen) else np.zeros(0)
-    good = (share >= VISIBLE_SHARE) & (sides >= MIN_SIDE_PX)
-    rest = clip(np.concatenate([ignored, boxes[~good]]), width, height)
-    rest = rest[area(rest) > 0]
-    return Sample(image, seen[good].astype(np.float32), rest.astype(np.float32))
-
-
-def _mosaic(rng: np.random.Generator, pools: Pools, size: int) -> Sample:
-    image = np.empty((size, size, 3), np.uint8)
-    mid_x, mid_y = (round(v) for v in rng.uniform(0.3, 0.7, 2) * size)
-    boxes, ignored = [NONE], [NONE]
-    for left, top, right, bottom in (
-        (0, 0, mid_x, mid_y),
-        (mid_x, 0, size, mid_y),
-        (0, mid_y, mid_x, size),
-        (mid_x, mid_y, size, size),
-    ):
-        part = window(rng, pick(rng, pools), right - left, bottom - top)
-        image[top:bottom, left:right] = part.image
-        shift = np.asarray([left, top, left, top], np.float32)
-        boxes.append(part.boxes + shift)
-        ignored.append(part.ignored + shift)
-    return Sample(image, np.concatenate(boxes), np.concatenate(ignored))
-
-
-def _turned(rng: np.random.Generator, made: Sample, size: int) -> Sample:
-    """Mirror and transpose by chance: skin has no upright."""
-    image, boxes, ignored = made.image, made.boxes, made.ignored
-    if rng.random() < 0.5:
-        image = image[:, ::-1]
-        boxes, ignored = (b[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (size, 0, size, 0) for b in (boxes, ignored))
-    if rng.random() < 0.5:
-        image = image[::-1]
-        boxes, ignored = (b[:, [0, 3, 2, 1]] * (1, -1, 1, -1) + (0, size, 0, size) for b in (boxes, ignored))
-    if rng.random() < 0.5:
-        image = image.transpose(1, 0, 2)
-        boxes, ignored = (b[:, [1, 0, 3, 2]] for b in (boxes, ignored))
-    return Sample(np.ascontiguousarray(image), boxes.astype(np.float32), ignored.astype(np.float32))
-
-
-def recolour(rng: np.random.Generator, image: Image) -> Image:
-    """Change hue, saturation and exposure (yolov4.cfg: saturation, exposure 1.5), blur or compress a few."""
-    hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
-    levels = np.arange(256, dtype=np.float32)
-    hue = ((levels + rng.uniform(-7, 7)) % 180).astype(np.uint8)
-    saturation, value = (np.clip(levels * _log_uniform(rng, 1 / 1.5, 1.5), 0, 255).astype(np.uint8) for _ in range(2))
-    hsv = cv2.LUT(hsv, np.stack([hue, saturation, value], axis=1)[None])
-    image = np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR), np.uint8)
-    chance = rng.random()
-    if chance < 0.12:
-        image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.6)), np.uint8)
-    elif chance < 0.3:
-        _, packed = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(30, 90))])
-        image = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
-    return image
-
-
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    return float(low * (high / low) ** rng.uniform())
+        fitted = list(np.split(fit_anchors(sides, per_head * len(strides)), len(strides)))
+    return [fitted[fine_to_coarse.index(head)] for head in range(len(strides))]

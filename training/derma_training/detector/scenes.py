@@ -1,88 +1,126 @@
-"""Packed training scenes: drawn skin with drawn lesions, and real lesions laid on drawn or real skin.
+"""Wide-field skin scenes: drawn skin, or windows of real lesion-free skin, with drawn and real lesions on it.
 
-Drawing is slower than training wants, so scenes are drawn once into packs (`scenes-<seed>.npy` with a
-JSON of boxes beside it) and cropped anew each time they are used.
+Boxes are exact. What nobody could box fairly goes to the ignored ones: a lesion that cloth, a plaster or ink hides in
+part, one under SMALLEST_PX, and one that light and lens leave too faint to see.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from derma_common.boxes import Boxes, iou
-from derma_common.drawn import details
+from derma_common.boxes import Boxes, clip, iou
+from derma_common.drawn import details, effects
 from derma_common.drawn.photography import photograph
 from derma_common.drawn.scene import draw_skin
 from derma_common.preprocess import Image
-from derma_training.detector.sources import NONE, Cutout, Picture
+from derma_training.detector.augment import Sample
+from derma_training.detector.cutouts import Cutout
 
-SIDE_PX = 512
-SCALE_PX_PER_MM = (2.2, 14.0)  # log-uniform: a whole back to a hand's breadth
+FIELD_MM = (40.0, 240.0)  # width of skin in view, log-uniform: a hand's breadth to a whole back
+LESION_FREE = 0.14  # share of scenes without any lesion
+REAL_SKIN = 0.35  # share of scenes on real skin, where some is given
 PASTED_DIAMETER_PX = (9.0, 200.0)
+SMALLEST_PX = 6.0  # longer side
+FAINTEST = 5.0  # grey levels between a lesion and the skin around it
+HIDDEN = (0.05, 0.9)  # share of a box under cover: below counts as free, above as gone
 
 
-def draw_pack(seed: int, count: int, cutouts: list[Cutout], skins: list[Image], directory: Path) -> None:
-    """Draw `count` scenes into `directory`: of three, one with drawn and two with pasted lesions (if there are any)."""
-    images = np.empty((count, SIDE_PX, SIDE_PX, 3), np.uint8)
-    labels = []
-    for n in range(count):
-        rng = np.random.default_rng((seed, n))
-        pasted = bool(cutouts) and n % 3 != 0
-        scene = pasted_scene(rng, cutouts, skins) if pasted else drawn_scene(rng)
-        images[n] = scene.image
-        labels.append({"source": scene.source, "boxes": [[round(float(v), 2) for v in b] for b in scene.boxes]})
-    directory.mkdir(parents=True, exist_ok=True)
-    draft = directory / "draft.npy"
-    np.save(draft, images)
-    (directory / f"scenes-{seed:04d}.json").write_text(json.dumps(labels), encoding="utf-8")
-    draft.replace(directory / f"scenes-{seed:04d}.npy")
+def draw_scene(
+    rng: np.random.Generator,
+    width: int,
+    height: int,
+    cutouts: Sequence[Cutout] = (),
+    skins: Sequence[Image] = (),
+    lesion_free: float = LESION_FREE,
+) -> Sample:
+    """Draw one scene of width × height px: what is on it, how it is lit and photographed are left to chance.
 
-
-def read_pack(file: Path) -> list[Picture]:
-    """Open a pack; its pictures stay on disk until they are used."""
-    images = np.load(file, mmap_mode="r")
-    labels = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-    return [
-        Picture(image, np.asarray(label["boxes"], np.float32).reshape(-1, 4), NONE, label["source"])
-        for image, label in zip(images, labels, strict=True)
-    ]
-
-
-def drawn_scene(rng: np.random.Generator) -> Picture:
-    """Draw a scene with drawn lesions at a chance scale; one in seven has none."""
-    lesions = 0 if rng.random() < 0.14 else int(rng.integers(1, 9))
-    scene = draw_skin(rng, SIDE_PX, SIDE_PX, px_per_mm=_chance_scale(rng), lesions=lesions)
-    return Picture(photograph(rng, scene.image), scene.boxes, NONE, "drawn")
-
-
-def pasted_scene(rng: np.random.Generator, cutouts: list[Cutout], skins: list[Image]) -> Picture:
-    """Lay real lesions on a drawn scene or on a window of real lesion-free skin, under drawn hair."""
-    scale = _chance_scale(rng)
-    if skins and rng.random() < 0.35:
-        image, boxes = _window(rng, skins), np.zeros((0, 4), np.float32)
+    `lesion_free` is the chance that it shows no lesion.
+    """
+    px_per_mm = width / _log_uniform(rng, *FIELD_MM)
+    free = rng.random() < lesion_free
+    if skins and rng.random() < REAL_SKIN:
+        image, boxes = _window(rng, skins, width, height), np.zeros((0, 4), np.float32)
     else:
-        scene = draw_skin(
-            rng,
-            SIDE_PX,
-            SIDE_PX,
-            px_per_mm=scale,
-            lesions=int(rng.integers(0, 3)),
-            hair_per_cm2=0.0,
-            background=False,
-        )
-        image, boxes = scene.image, scene.boxes
-    for _ in range(int(rng.integers(1, 7))):
-        cutout = cutouts[int(rng.integers(len(cutouts)))]
-        low, high = PASTED_DIAMETER_PX
-        diameter = float(np.clip(low * (high / low) ** rng.beta(1.0, 1.6), low, high))
-        image, boxes = paste(rng, image, boxes, cutout, diameter)
-    hairs = float(rng.choice((0.0, 1.0, 5.0), p=(0.6, 0.25, 0.15)))
-    image = details.hair(rng, image, scale, hairs, rng.uniform(5.0, 15.0))
-    return Picture(photograph(rng, image), boxes, NONE, "pasted")
+        lesions = 0 if free else int(rng.integers(0, 3)) if cutouts else int(rng.integers(1, 9))
+        # hair grows over pasted lesions too, and then not over a room behind the body
+        hair, room = (0.0, False) if cutouts else (None, None)
+        scene = draw_skin(rng, width, height, px_per_mm=px_per_mm, lesions=lesions, hair_per_cm2=hair, background=room)
+        image, boxes = effects.pores(rng, scene.image, px_per_mm) if rng.random() < 0.6 else scene.image, scene.boxes
+    if cutouts and not free:
+        for _ in range(int(rng.integers(1, 7))):
+            low, high = PASTED_DIAMETER_PX
+            diameter = float(np.clip(low * (high / low) ** rng.beta(1.0, 1.6), low, high))
+            image, boxes = paste(rng, image, boxes, cutouts[int(rng.integers(len(cutouts)))], diameter)
+    image, hidden = _dress(rng, image, px_per_mm, hairy=bool(cutouts))
+    image = photograph(rng, _light(rng, image, px_per_mm))
+    if rng.random() < 0.6:
+        image = effects.jpeg(image, int(rng.integers(30, 96)))
+    return _settle(image, boxes, hidden)
+
+
+def _dress(
+    rng: np.random.Generator, image: Image, px_per_mm: float, hairy: bool
+) -> tuple[Image, npt.NDArray[np.uint8]]:
+    """Lay folds, ink, hair, a plaster and cloth on the skin, each by chance; returns what is hidden too."""
+    hidden = np.zeros(image.shape[:2], np.uint8)
+    if rng.random() < 0.3:
+        image = effects.folds(rng, image, px_per_mm)
+    if rng.random() < 0.1:
+        image, cover = effects.ink(rng, image, px_per_mm)
+        hidden |= cover
+    if hairy:
+        per_cm2 = float(rng.choice((0.0, 1.0, 5.0), p=(0.6, 0.25, 0.15)))
+        image = details.hair(rng, image, px_per_mm, per_cm2, rng.uniform(5.0, 15.0))
+    if rng.random() < 0.07:
+        image, cover = effects.plaster(rng, image, px_per_mm)
+        hidden |= cover
+    if rng.random() < 0.25:
+        image, cover = effects.cloth(rng, image)
+        hidden |= cover
+    return image, hidden
+
+
+def _light(rng: np.random.Generator, image: Image, px_per_mm: float) -> Image:
+    if rng.random() < 0.25:
+        image = effects.shine(rng, image, px_per_mm)
+    return effects.shadow(rng, image) if rng.random() < 0.3 else image
+
+
+def _settle(image: Image, boxes: Boxes, hidden: npt.NDArray[np.uint8]) -> Sample:
+    """Sort boxes (N, 4) into those that count, those to ignore, and those under cover, which are gone."""
+    counted: list[npt.NDArray[np.float32]] = []
+    ignored: list[npt.NDArray[np.float32]] = []
+    for box in boxes:
+        x1, y1, x2, y2 = (int(v) for v in (*np.floor(box[:2]), *np.ceil(box[2:])))
+        share = float((hidden[y1:y2, x1:x2] > 127).mean())
+        if share > HIDDEN[1]:
+            continue
+        small = max(box[2] - box[0], box[3] - box[1]) < SMALLEST_PX
+        fair = share < HIDDEN[0] and not small and contrast(image, box) >= FAINTEST
+        (counted if fair else ignored).append(box)
+    kept, spared = (np.asarray(rows, np.float32).reshape(-1, 4) for rows in (counted, ignored))
+    return Sample(image, kept, np.zeros(len(kept), np.int64), spared)
+
+
+def contrast(image: Image, box: npt.NDArray[np.float32]) -> float:
+    """Return how much the middle of a box xyxy px differs from the skin around it, in grey levels of one channel."""
+    height, width = image.shape[:2]
+    sides = box[2:] - box[:2]
+    grown = clip(np.concatenate([box[:2] - sides / 2, box[2:] + sides / 2])[None], width, height)[0]
+    x1, y1, x2, y2 = (round(float(v)) for v in grown)
+    around = image[y1:y2, x1:x2].astype(np.float32)
+    x, y = np.arange(x1, x2)[None] + 0.5, np.arange(y1, y2)[:, None] + 0.5
+    outside = (x < box[0]) | (x > box[2]) | (y < box[1]) | (y > box[3])
+    centre = (box[:2] + box[2:]) / 2
+    inside = (np.abs(x - centre[0]) < np.maximum(0.6, sides[0] / 4)) & (np.abs(y - centre[1]) < max(0.6, sides[1] / 4))
+    if not outside.any() or not inside.any():
+        return 0.0
+    return float(np.abs(around[inside].mean(axis=0) - around[outside].mean(axis=0)).max())
 
 
 def paste(
@@ -129,16 +167,16 @@ def _shrunk(array: npt.NDArray[np.float32], scale: float) -> npt.NDArray[np.floa
     return np.asarray(cv2.resize(array, (width, height), interpolation=method), np.float32)
 
 
-def _window(rng: np.random.Generator, skins: list[Image]) -> Image:
-    """Cut a square out of a picture of lesion-free skin and bring it to SIDE_PX."""
+def _window(rng: np.random.Generator, skins: Sequence[Image], width: int, height: int) -> Image:
+    """Cut a part out of a picture of lesion-free skin and bring it to width × height px."""
     image = skins[int(rng.integers(len(skins)))]
-    limit = min(image.shape[:2])
-    side = int(rng.uniform(0.45, 1.0) * limit)
-    x, y = int(rng.integers(0, image.shape[1] - side + 1)), int(rng.integers(0, image.shape[0] - side + 1))
-    window = image[y : y + side, x : x + side]
-    return np.asarray(cv2.resize(window, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA), np.uint8)
+    scale = rng.uniform(0.45, 1.0) * min(image.shape[1] / width, image.shape[0] / height)
+    wide, tall = int(width * scale), int(height * scale)
+    x, y = int(rng.integers(0, image.shape[1] - wide + 1)), int(rng.integers(0, image.shape[0] - tall + 1))
+    method = cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR
+    part = cv2.resize(image[y : y + tall, x : x + wide], (width, height), interpolation=method)
+    return np.asarray(part, np.uint8)
 
 
-def _chance_scale(rng: np.random.Generator) -> float:
-    low, high = SCALE_PX_PER_MM
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return float(low * (high / low) ** rng.uniform())

@@ -1,7 +1,6 @@
-"""The training loop: a fixed wall-clock budget, so that the learning rate always comes down to its end.
+"""The training loop of a detector: a run, one epoch of it, and what a checkpoint holds.
 
-Progress is elapsed time over budget; it drives the learning rate (burn-in, then half a cosine, Loshchilov
-and Hutter 2017, eq. 5) and the picture sizes (small first, the final size last).
+A budget is a number of epochs or of minutes; progress towards it drives the learning rate and the picture sizes.
 """
 
 from __future__ import annotations
@@ -10,70 +9,79 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from derma_training.detector.data import Pools, batch, sample
-from derma_training.detector.yolo_head import Anchors, fit_anchors
-from derma_training.detector.yolo_loss import LossSettings, yolo_loss
-from derma_training.detector.yolov4_tiny import ANCHORS_PER_HEAD, STRIDES, YoloV4Tiny
+from derma_common.errors import ModelError, ResourceError, RunError
+from derma_training.detector import checkpoint, schedule
+from derma_training.detector.augment import Sample, augmented
+from derma_training.detector.cfg import Config, Head, Yolo
+from derma_training.detector.cfg_reader import parse_cfg
+from derma_training.detector.data import Feed, collate
+from derma_training.detector.layers import Darknet
+from derma_training.detector.yolo_loss import yolo_loss
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
+SAME_SIZE_STEPS = 10  # multi-scale: a size is kept for so many steps (Darknet)
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How long and how to train."""
+    """How long and how to train. One of `epochs` and `minutes` is the budget."""
 
-    minutes: float
-    size: int = 416
+    epochs: int | None = None
+    minutes: float | None = None
+    size: int = 416  # px of the finished network's input
+    batch: int = 16  # pictures of the final size; more of smaller ones
     peak_rate: float = 1.5e-3
+    schedule: schedule.Shape = "cosine"
+    burn_in: int = 150  # steps
     weight_decay: float = 5e-3
-    burn_in: int = 150  # steps; the rate grows with (step / burn_in)^2
     ema: float = 0.996
     epoch_images: int = 800
     seed: int = 0
-    # Darknet's box weight of 0.07 belongs to its 2 M SGD steps; in a short AdamW run it leaves boxes loose
-    loss: LossSettings = field(default_factory=lambda: LossSettings(iou_normalizer=1.0))
+    workers: int = 1  # threads that make pictures
+    # None: the cfg's. Darknet's box weight of 0.07 belongs to its 2 M SGD steps; in a short AdamW run it leaves boxes
+    # loose. And yolov4-tiny.cfg names no iou_thresh, which leaves each truth a single anchor.
+    iou_normalizer: float | None = 1.0
+    iou_thresh: float | None = 0.213
 
 
 @dataclass
 class Run:
-    """What a checkpoint holds."""
+    """A training run: what a checkpoint holds, and the device it is on."""
 
-    net: YoloV4Tiny
-    averaged: YoloV4Tiny
+    net: Darknet
+    averaged: Darknet
     optimizer: torch.optim.Optimizer
-    anchors: Anchors
+    scaler: torch.amp.GradScaler
+    device: torch.device
+    classes: tuple[str, ...]
+    epoch: int = 0
     step: int = 0
     images: int = 0
     elapsed_s: float = 0.0
 
-
-def choose_anchors(pools: Pools, size: int, seed: int, count: int = 1500) -> Anchors:
-    """Fit anchors to the boxes that training will show at its final size, each head's to those of its own scale.
-
-    One clustering of all would follow the many small boxes and leave a close-up's lesion none that is like it.
-    """
-    rng = np.random.default_rng(seed)
-    boxes = np.concatenate([sample(rng, pools, size).boxes for _ in range(count)]).astype(np.float64)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    large = np.sqrt(sides.prod(axis=1)) > STRIDES[0]
-    shapes = (fit_anchors(part, ANCHORS_PER_HEAD, seed) for part in (sides[large], sides[~large]))
-    return [[(round(float(w), 1), round(float(h), 1)) for w, h in head] for head in shapes]
+    def progress(self, settings: TrainSettings, epoch_share: float = 0.0) -> float:
+        """Return the share of the budget that is spent, in [0, 1]."""
+        if settings.minutes is not None:
+            return min(1.0, self.elapsed_s / (settings.minutes * 60))
+        return min(1.0, (self.epoch + epoch_share) / (settings.epochs or 1))
 
 
-def start(anchors: Anchors, settings: TrainSettings) -> Run:
-    """Return a run with fresh weights."""
+def start(config: Config, classes: tuple[str, ...], settings: TrainSettings, device: str = "cpu") -> Run:
+    """Return a run with fresh weights; `classes` are the names of what the network tells apart."""
     torch.manual_seed(settings.seed)
-    net = YoloV4Tiny(1).to(memory_format=torch.channels_last)
-    averaged = YoloV4Tiny(1).to(memory_format=torch.channels_last)
+    place = torch.device(device)
+    net = Darknet(config).to(place, memory_format=torch.channels_last)
+    averaged = Darknet(config).to(place, memory_format=torch.channels_last)
     averaged.load_state_dict(net.state_dict())
     decayed = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim <= 1]
@@ -81,59 +89,147 @@ def start(anchors: Anchors, settings: TrainSettings) -> Run:
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return Run(net, averaged.eval(), torch.optim.AdamW(groups, lr=settings.peak_rate), anchors)
+    optimizer = torch.optim.AdamW(groups, lr=settings.peak_rate)
+    scaler = torch.amp.GradScaler(place.type, enabled=place.type == "cuda")
+    return Run(net, averaged.eval(), optimizer, scaler, place, classes)
 
 
-def train(run: Run, pools: Callable[[], Pools], settings: TrainSettings, work: Path) -> None:
-    """Train until the budget is spent; after each epoch write a checkpoint and a line of JSON.
+def save(run: Run, directory: Path) -> None:
+    """Write the run's checkpoint atomically. Raises ResourceError; the last good one is kept."""
+    state = {
+        "cfg": run.net.config.text, "classes": list(run.classes),
+        "net": run.net.state_dict(), "averaged": run.averaged.state_dict(),
+        "optimizer": run.optimizer.state_dict(), "scaler": run.scaler.state_dict(),
+        "epoch": run.epoch, "step": run.step, "images": run.images, "elapsed_s": run.elapsed_s,
+    }  # fmt: skip
+    checkpoint.save(state, directory / CHECKPOINT)
 
-    `pools` is asked anew each epoch, so that scenes packed meanwhile are used.
+
+def resume(file: Path, settings: TrainSettings, device: str = "cpu", wanted: Config | None = None) -> Run:
+    """Return the run as a checkpoint left it.
+
+    Raises ModelError when it is damaged, or of another network, input or number of classes than `wanted`.
     """
-    while run.elapsed_s < settings.minutes * 60:
-        line = train_one_epoch(run, pools(), settings)
-        save(run, work)
-        with (work / LOG).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
-        print(json.dumps(line), flush=True)
+    state = checkpoint.load(file)
+    try:
+        config = parse_cfg(state["cfg"])
+        if wanted is not None and _outline(config) != _outline(wanted):
+            raise ModelError(
+                f"{file} is of another network, input or number of classes than this run asks for; "
+                "name the same ones, or another --out"
+            )
+        run = start(config, tuple(str(name) for name in state["classes"]), settings, device)
+        for name in ("net", "averaged", "optimizer", "scaler"):
+            getattr(run, name).load_state_dict(state[name])
+        run.epoch, run.step, run.images = int(state["epoch"]), int(state["step"]), int(state["images"])
+        run.elapsed_s = float(state["elapsed_s"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        said = str(error).partition("\n")[0][:120]
+        raise ModelError(f"{file} is incomplete ({said}); remove it to start anew") from error
+    return run
 
 
-def train_one_epoch(run: Run, pools: Pools, settings: TrainSettings) -> dict[str, Any]:
-    """Show the network `epoch_images` pictures, or fewer if the budget ends; returns the epoch's figures."""
-    rng = np.random.default_rng((settings.seed, run.step))
-    began, before = time.monotonic(), run.elapsed_s
-    sums = {"box": 0.0, "obj": 0.0, "cls": 0.0}
-    shown, steps, rate, size = 0, 0, 0.0, settings.size
+def _outline(config: Config) -> tuple[Any, ...]:
+    """Return what two runs of one network share: its layers but for the anchors, and its input."""
+    bare = [replace(layer, anchors=()) if isinstance(layer, Yolo) else layer for layer in config.layers]
+    return config.input, tuple(bare)
+
+
+def loss_heads(net: Darknet, settings: TrainSettings) -> list[Head]:
+    """Return the network's heads with the box weight and the assignment threshold of the settings."""
+    weight, least = settings.iou_normalizer, settings.iou_thresh
+    return [
+        replace(
+            head,
+            yolo=replace(
+                head.yolo,
+                iou_normalizer=head.yolo.iou_normalizer if weight is None else weight,
+                iou_thresh=head.yolo.iou_thresh if least is None else least,
+            ),
+        )
+        for head in net.heads
+    ]
+
+
+class Batches:
+    """Makes the next batch in threads while the network learns from the last."""
+
+    def __init__(self, feed: Feed, settings: TrainSettings, pool: ThreadPoolExecutor) -> None:
+        self._feed, self._settings, self._pool = feed, settings, pool
+        self._ordered: list[Future[Sample]] = []
+
+    def order(self, step: int, progress: float) -> None:
+        """Begin the batch of a step; the same step is the same pictures, however many threads there are."""
+        settings = self._settings
+        sizes = np.random.default_rng((settings.seed, step // SAME_SIZE_STEPS))
+        size = schedule.size_at(progress, sizes, settings.size)
+        count = schedule.batch_at(size, settings.size, settings.batch)
+        self._ordered = [self._pool.submit(self._one, (settings.seed, step, n), size) for n in range(count)]
+
+    def take(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Wait for the batch that was ordered; images (N, 3, S, S), truths (M, 6), ignored (K, 5)."""
+        return collate([future.result() for future in self._ordered])
+
+    def _one(self, seed: tuple[int, ...], size: int) -> Sample:
+        return augmented(np.random.default_rng(seed), self._feed.draw, size)
+
+
+def train_one_epoch(
+    run: Run, feed: Feed, settings: TrainSettings, tell: Callable[[Run, float, float], None]
+) -> dict[str, Any]:
+    """Show the network `epoch_images` pictures, or fewer if the minutes end; returns the epoch's figures.
+
+    `tell(run, progress, loss)` is called after each step. Raises RunError when the loss is no number any more.
+    """
+    began, before, first_step = time.monotonic(), run.elapsed_s, run.step
+    heads = loss_heads(run.net, settings)
+    sums: dict[str, Tensor] = {}
+    shown, rate, size = 0, 0.0, settings.size
     run.net.train()
-    while shown < settings.epoch_images and run.elapsed_s < settings.minutes * 60:
-        progress = run.elapsed_s / (settings.minutes * 60)
-        size, count = size_at(progress, rng, settings.size)
-        rate = rate_at(progress, run.step, settings)
-        parts = _step(run, batch(rng, pools, count, size), rate, settings)
-        sums = {name: sums[name] + parts[name] for name in sums}
-        shown, steps = shown + count, steps + 1
-        run.elapsed_s = before + time.monotonic() - began
-    run.images += shown
-    figures = {name: round(value / max(1, steps), 4) for name, value in sums.items()}
-    speed = round(shown / max(1e-6, run.elapsed_s - before), 2)
-    pictures = sum(len(pool) for pool in pools.values())
+    with ThreadPoolExecutor(settings.workers) as pool:
+        batches = Batches(feed, settings, pool)
+        progress = run.progress(settings)
+        batches.order(run.step, progress)
+        while shown < settings.epoch_images and progress < 1:
+            images, truths, ignored = (part.to(run.device, non_blocking=True) for part in batches.take())
+            shown, size = shown + len(images), images.shape[2]
+            upcoming = run.progress(settings, shown / settings.epoch_images)
+            if shown < settings.epoch_images and upcoming < 1:
+                batches.order(run.step + 1, upcoming)
+            rate = schedule.rate_at(progress, run.step, settings.peak_rate, settings.burn_in, settings.schedule)
+            parts = _step(run, heads, images, truths, ignored, rate, settings.ema)
+            sums = {name: sums.get(name, 0) + value for name, value in parts.items()}
+            run.elapsed_s = before + time.monotonic() - began
+            progress = run.progress(settings, shown / settings.epoch_images)
+            tell(run, progress, float(sum(parts.values())))
+    steps = max(1, run.step - first_step)
+    figures = {name: round(float(value) / steps, 4) for name, value in sums.items()}
+    if not all(math.isfinite(value) for value in figures.values()):
+        raise RunError(f"the loss is no number any more after step {run.step}: start anew with a lower --rate")
+    run.epoch, run.images = run.epoch + 1, run.images + shown
     return {
-        "minutes": round(run.elapsed_s / 60, 2), "step": run.step, "images": run.images, "rate": round(rate, 6),
-        "size": size, "images_per_s": speed, "pool": pictures, **figures,
+        "epoch": run.epoch, "step": run.step, "images": run.images, "minutes": round(run.elapsed_s / 60, 2),
+        "rate": float(f"{rate:.3g}"), "size": size,
+        "images_per_s": round(shown / max(1e-6, run.elapsed_s - before), 2), **figures,
     }  # fmt: skip
 
 
-def _step(run: Run, data: tuple[torch.Tensor, ...], rate: float, settings: TrainSettings) -> dict[str, float]:
-    images, truths, ignored = data
+def _step(
+    run: Run, heads: list[Head], images: Tensor, truths: Tensor, ignored: Tensor, rate: float, ema: float
+) -> dict[str, Tensor]:
     for group in run.optimizer.param_groups:
         group["lr"] = rate
-    raws = run.net(images.contiguous(memory_format=torch.channels_last))
-    loss, parts = yolo_loss(raws, run.anchors, STRIDES, 1, truths, ignored, settings.loss)
+    with torch.autocast(run.device.type, torch.float16, enabled=run.device.type == "cuda"):
+        raws = run.net(images.contiguous(memory_format=torch.channels_last))
+    loss, parts = yolo_loss(raws, heads, truths, ignored, run.scaler.get_scale())
     run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    run.scaler.scale(loss).backward()
+    run.scaler.unscale_(run.optimizer)
     nn.utils.clip_grad_norm_(run.net.parameters(), 20.0)
-    run.optimizer.step()
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
     run.step += 1
-    _average(run, min(settings.ema, (1 + run.step) / (10 + run.step)))
+    _average(run, min(ema, (1 + run.step) / (10 + run.step)))
     return parts
 
 
@@ -145,44 +241,12 @@ def _average(run: Run, keep: float) -> None:
             mean.lerp_(new, 1 - keep)
 
 
-def rate_at(progress: float, step: int, settings: TrainSettings) -> float:
-    """Return the learning rate: burn-in by steps, then a cosine over the budget down to 1 % of the peak."""
-    burn_in = min(1.0, ((step + 1) / settings.burn_in) ** 2)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return settings.peak_rate * burn_in * (0.01 + 0.99 * cosine)
-
-
-def size_at(progress: float, rng: np.random.Generator, final: int) -> tuple[int, int]:
-    """Return the picture side and the batch: multi-scale around 0.55, then 0.77, then 1.0 of the final side.
-
-    Wide-field windows show lesions at the same scale whatever their side, so most is learned on small ones;
-    a sixth of the steps has the final side throughout, for the close-ups.
-    """
-    middle = (7 if progress < 0.45 else 10 if progress < 0.8 else 13) * final / 13
-    if rng.random() < 1 / 6:
-        middle = final
-    side = round(middle / 32 + rng.integers(-1, 2)) * 32
-    return max(96, side), min(24, max(4, round(16 * (240 / side) ** 1.5)))
-
-
-def save(run: Run, work: Path) -> None:
-    """Write the checkpoint atomically."""
-    state = {
-        "net": run.net.state_dict(), "averaged": run.averaged.state_dict(), "optimizer": run.optimizer.state_dict(),
-        "anchors": [[list(pair) for pair in head] for head in run.anchors],
-        "step": run.step, "images": run.images, "elapsed_s": run.elapsed_s,
-    }  # fmt: skip
-    draft = work / (CHECKPOINT + ".part")
-    torch.save(state, draft)
-    draft.replace(work / CHECKPOINT)
-
-
-def resume(work: Path, settings: TrainSettings) -> Run:
-    """Return the run as its last checkpoint left it. Loads tensors and numbers only, no code."""
-    state = torch.load(work / CHECKPOINT, map_location="cpu", weights_only=True)
-    run = start([[(float(w), float(h)) for w, h in head] for head in state["anchors"]], settings)
-    run.net.load_state_dict(state["net"])
-    run.averaged.load_state_dict(state["averaged"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.step, run.images, run.elapsed_s = state["step"], state["images"], state["elapsed_s"]
-    return run
+def log_epoch(line: dict[str, Any], directory: Path) -> None:
+    """Print an epoch's line of JSON and append it to the run's log. Raises ResourceError when that is full."""
+    text = json.dumps(line)
+    print(text, flush=True)
+    try:
+        with (directory / LOG).open("a", encoding="utf-8") as log:
+            log.write(text + "\n")
+    except OSError as error:
+        raise ResourceError(f"{directory / LOG} cannot be written: {error.strerror}; the checkpoint is kept") from error

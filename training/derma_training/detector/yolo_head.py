@@ -1,54 +1,52 @@
-"""What YOLO's raw outputs mean: anchors, decoding, and the graph that is exported."""
+"""What YOLO's raw outputs mean: decoding, the graph that is exported, and anchors fitted to boxes."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-SCALE_XY = 1.05  # yolov4-tiny.cfg, scale_x_y of both heads
+from derma_training.detector.cfg import Head
+from derma_training.detector.layers import Darknet
+
 MAX_LOG_SIDE = 8.0  # e^8 anchors are larger than any picture; keeps the exponential finite
 
-Anchors = Sequence[Sequence[tuple[float, float]]]  # per head, (width, height) px of the network input
 
-
-def decode(
-    raw: Tensor, anchors: Sequence[tuple[float, float]], stride: int, classes: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Decode one head (Redmon and Farhadi 2018, §2.1, with Darknet's scale_x_y).
+def decode(raw: Tensor, head: Head) -> tuple[Tensor, Tensor, Tensor]:
+    """Decode one head (Redmon and Farhadi 2018, §2.1, with Darknet's scale_x_y), in float32.
 
     raw: (N, A·(5+C), gh, gw). Returns boxes (N, A, gh, gw, 4) xyxy network input px, objectness logits
     (N, A, gh, gw) and class logits (N, A, gh, gw, C).
     """
-    n, _, gh, gw = raw.shape
-    cells = raw.view(n, len(anchors), 5 + classes, gh, gw).permute(0, 1, 3, 4, 2)
-    x = torch.arange(gw, dtype=raw.dtype, device=raw.device)
-    y = torch.arange(gh, dtype=raw.dtype, device=raw.device)
-    corner = torch.stack([x.expand(gh, gw), y[:, None].expand(gh, gw)], dim=-1)
-    sides = torch.tensor(anchors, dtype=raw.dtype, device=raw.device).view(1, len(anchors), 1, 1, 2)
-    centre = (torch.sigmoid(cells[..., 0:2]) * SCALE_XY - (SCALE_XY - 1) / 2 + corner) * stride
-    half = torch.exp(cells[..., 2:4].clamp(max=MAX_LOG_SIDE)) * sides / 2
+    gh, gw, count = int(raw.shape[2]), int(raw.shape[3]), len(head.anchors)
+    cells = raw.float().view(-1, count, 5 + head.classes, gh, gw).permute(0, 1, 3, 4, 2)
+    like = {"dtype": torch.float32, "device": raw.device}
+    y, x = torch.meshgrid(torch.arange(gh, **like), torch.arange(gw, **like), indexing="ij")
+    corner = torch.stack([x, y], dim=-1)
+    sides = torch.tensor(head.anchors, **like).view(1, count, 1, 1, 2)
+    scale = head.yolo.scale_x_y
+    centre = (torch.sigmoid(cells[..., 0:2]) * scale + (corner - (scale - 1) / 2)) * head.stride
+    half = torch.exp(cells[..., 2:4].clamp(max=MAX_LOG_SIDE)) * (sides / 2)
     return torch.cat([centre - half, centre + half], dim=-1), cells[..., 4], cells[..., 5:]
 
 
 class DetectorGraph(nn.Module):  # type: ignore[misc]
-    """A network with its decoding: image (N, 3, S, S) in [0, 1] → boxes (N, A, 4) px, scores (N, A, C)."""
+    """A network with its decoding: image (N, 3, H, W) in [0, 1] → boxes (N, A, 4) px, scores (N, A, C)."""
 
-    def __init__(self, net: nn.Module, anchors: Anchors, strides: Sequence[int], classes: int) -> None:
+    def __init__(self, net: Darknet) -> None:
         super().__init__()
-        self.net, self.anchors, self.strides, self.classes = net, anchors, strides, classes
+        self.net = net
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return boxes (N, A, 4) xyxy network input px and scores (N, A, C) = objectness · class probability."""
         all_boxes, all_scores = [], []
-        for raw, anchors, stride in zip(self.net(image), self.anchors, self.strides, strict=True):
-            boxes, objectness, kinds = decode(raw, anchors, stride, self.classes)
+        for raw, head in zip(self.net(image), self.net.heads, strict=True):
+            boxes, objectness, kinds = decode(raw, head)
             scores = torch.sigmoid(objectness)[..., None] * torch.sigmoid(kinds)
-            all_boxes.append(boxes.flatten(1, 3))
-            all_scores.append(scores.flatten(1, 3))
+            places = len(head.anchors) * int(raw.shape[2]) * int(raw.shape[3])
+            all_boxes.append(boxes.reshape(-1, places, 4))
+            all_scores.append(scores.reshape(-1, places, head.classes))
         return torch.cat(all_boxes, dim=1), torch.cat(all_scores, dim=1)
 
 

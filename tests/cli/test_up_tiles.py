@@ -1,0 +1,22 @@
+"""`derma up --tile PX`: for every source of the run."""
+
+from __future__ import annotations
+
+import pytest
+
+from derma_cli.sources import cameras_of
+from derma_common.errors import ConfigError
+from derma_common.settings import Camera, Settings
+
+
+def test_the_flag_is_for_every_source_and_wins_over_the_settings():
+    settings = Settings(camera=(Camera("left", "synthetic://?seed=1", None, 512), Camera("right", "0")))
+    assert [c.tile_px for c in cameras_of([], False, None, settings)] == [512, 0]
+    assert [c.tile_px for c in cameras_of([], False, 352, settings)] == [352, 352]
+    assert [c.tile_px for c in cameras_of([], False, 0, settings)] == [0, 0]
+    assert [c.tile_px for c in cameras_of(["synthetic://?frames=1", "0"], False, 352, Settings())] == [352, 352]
+
+
+def test_a_side_that_makes_no_sense_is_one_line():
+    with pytest.raises(ConfigError, match="--tile must be 0 or a whole number of at least 64 px, got 12"):
+        cameras_of(["0"], False, 12, Settings())

@@ -1,0 +1,1 @@
+"""Training pictures: geometry, pixels, and a pipeline of both for each recipe."""

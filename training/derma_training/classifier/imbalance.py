@@ -1,0 +1,77 @@
+"""Classes of unequal size: how often each picture is drawn, and what each class's mistakes cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from derma_training.classifier.recipes import ClassWeights, Sampling
+
+Floats = npt.NDArray[np.float64]
+
+
+def epoch_order(labels: Sequence[str], sampling: Sampling, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Return the indices of one epoch, in order.
+
+    "natural": every picture once. "sqrt": as many draws, a class as often as the root of its size. "over": every class
+    as often as the largest, each of its pictures at least once. "under": every class as often as the smallest.
+    """
+    by_class = {name: np.flatnonzero(np.asarray(labels) == name) for name in sorted(set(labels))}
+    if sampling == "natural":
+        return rng.permutation(len(labels))
+    if sampling == "sqrt":
+        chance = np.empty(len(labels))
+        for indices in by_class.values():
+            chance[indices] = 1.0 / np.sqrt(len(indices))
+        return np.asarray(rng.choice(len(labels), len(labels), p=chance / chance.sum()), dtype=np.int64)
+    sizes = [len(indices) for indices in by_class.values()]
+    if sampling == "under":
+        chosen = [rng.choice(indices, min(sizes), replace=False) for indices in by_class.values()]
+    else:
+        chosen = [_repeated(indices, max(sizes), rng) for indices in by_class.values()]
+    return rng.permutation(np.concatenate(chosen))
+
+
+def epoch_length(labels: Sequence[str], sampling: Sampling) -> int:
+    """Return how many pictures `epoch_order` gives."""
+    sizes = [list(labels).count(name) for name in set(labels)]
+    if sampling in ("natural", "sqrt"):
+        return len(labels)
+    return len(sizes) * (max(sizes) if sampling == "over" else min(sizes))
+
+
+def _repeated(indices: npt.NDArray[np.int64], n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    whole, rest = divmod(n, len(indices))
+    return np.concatenate([np.tile(indices, whole), rng.choice(indices, rest, replace=False)])
+
+
+def effective_number(n: Floats, beta: float) -> Floats:
+    """Return the effective number of samples, (1 − βⁿ) / (1 − β) (Cui et al. 2019, eq. 2); n for β = 1."""
+    if beta == 1.0:
+        return n
+    return np.asarray((1.0 - np.power(beta, n)) / (1.0 - beta), dtype=np.float64)
+
+
+def class_weights(counts: Sequence[int], kind: ClassWeights, beta: float = 0.999) -> Floats:
+    """Return what a mistake on each class costs, mean 1: all the same, 1 / n, or 1 / effective number.
+
+    Steppan & Hanke 2021 print the effective number itself as the weight; its inverse is meant (Cui et al. 2019).
+    """
+    n = np.asarray(counts, dtype=np.float64)
+    if kind == "none":
+        return np.ones(len(n))
+    weights = 1.0 / (n if kind == "inverse" else effective_number(n, beta))
+    return np.asarray(weights / weights.mean(), dtype=np.float64)
+
+
+def learned_counts(pictures: Mapping[str, int], sampling: Sampling, kind: ClassWeights, beta: float) -> dict[str, int]:
+    """Return counts in proportion to the prior that a network learns: pictures × draws × cost, Σ as pictures.
+
+    This, not the number of pictures, is what prior rescaling must divide by; they agree for natural sampling.
+    """
+    n = np.asarray(list(pictures.values()), dtype=np.float64)
+    drawn = {"natural": n, "sqrt": np.sqrt(n), "over": np.ones(len(n)), "under": np.ones(len(n))}[sampling]
+    mass = drawn * class_weights(list(pictures.values()), kind, beta)
+    return {name: max(1, round(m)) for name, m in zip(pictures, n.sum() * mass / mass.sum(), strict=True)}

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SAMPLE := samples/drawn-exam
-.PHONY: exam test test-all lint bench-transport bench-recovery bench-overhead clean
+.PHONY: exam test test-all lint docs isic-scorer bench-transport bench-recovery bench-overhead clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
@@ -31,7 +31,17 @@ $(VENV)/.lint: $(VENV)/.test
 $(VENV)/.all: $(VENV)/.test constraints-train.txt
 	@echo "installing torch and the training dependencies" >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-train.txt torch >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-train.txt -e '.[test,train,observe,trace]' >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-train.txt \
+	  -e '.[test,peers,train,observe,trace,cloud,bench,docs]' >&2
+	@touch $@
+
+# the official scorer of the ISIC challenge, in a Python of its own: it needs older packages
+isic-scorer: $(VENV)/isic/.done
+$(VENV)/isic/.done: $(BIN)/python
+	@echo "installing the ISIC challenge's scorer into $(VENV)/isic" >&2
+	@$(PYTHON) -m venv $(VENV)/isic
+	@$(VENV)/isic/bin/python -m pip install --quiet --disable-pip-version-check isic-challenge-scoring==5.6.0 'pandas<3' \
+	  'numpy<2.5' >&2
 	@touch $@
 
 # examine the sample recording and print the summary; JSON=1: one JSON line, last
@@ -48,8 +58,11 @@ endif
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: $(VENV)/.all
+test-all: $(VENV)/.all isic-scorer
 	$(BIN)/python -m pytest
+
+docs: $(VENV)/.all
+	$(BIN)/mkdocs build --strict
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -12,32 +12,35 @@ from derma_cli import classify, doctor, findings, models, observe, outbox, servi
 from derma_common.errors import UserError
 from derma_common.logs import Redactor
 
+EXAMINE, WATCH, MODELS, BEYOND = "Examine", "Watch a run", "Models", "Beyond this machine"
+
 app = typer.Typer(
     name="derma",
     help="A real-time skin examination pipeline: camera, lesion detector, classifier, stored findings. "
     "Research software, not a medical device.",
+    epilog="First steps: derma doctor · derma classify lesion.jpg --explain · derma up video.mp4 · derma findings",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(up.up)
-app.command()(classify.classify)
-app.command()(services.down)
-app.command()(services.ps)
-app.command()(services.logs)
-app.command()(services.scale)
-app.command()(top.top)
-app.command()(observe.observe)
-app.command()(doctor.doctor)
-app.command("findings")(findings.findings)
-app.add_typer(models.app, name="models")
-app.add_typer(outbox.app, name="outbox")
-app.add_typer(training.data, name="data")
-app.add_typer(training.train, name="train")
-app.add_typer(training.evaluate, name="evaluate")
+app.command(rich_help_panel=EXAMINE)(up.up)
+app.command(rich_help_panel=EXAMINE)(services.down)
+app.command(rich_help_panel=EXAMINE)(findings.findings)
+app.command(rich_help_panel=EXAMINE)(classify.classify)
+app.command(rich_help_panel=EXAMINE)(doctor.doctor)
+app.command(rich_help_panel=WATCH)(services.ps)
+app.command(rich_help_panel=WATCH)(services.logs)
+app.command(rich_help_panel=WATCH)(top.top)
+app.command(rich_help_panel=WATCH)(services.scale)
+app.command(rich_help_panel=WATCH)(observe.observe)
+app.add_typer(models.app, name="models", rich_help_panel=MODELS)
+app.add_typer(training.data, name="data", rich_help_panel=MODELS)
+app.add_typer(training.train, name="train", rich_help_panel=MODELS)
+app.add_typer(training.evaluate, name="evaluate", rich_help_panel=MODELS)
+app.add_typer(outbox.app, name="outbox", rich_help_panel=BEYOND)
 
 
-@app.command()
+@app.command(rich_help_panel=EXAMINE)
 def version() -> None:
     """Print the version."""
     print(derma_common.__version__)

@@ -58,7 +58,8 @@ def up(
     detector: Annotated[str | None, typer.Option(help="Detector model: a shipped name or a folder.")] = None,
     classifier: Annotated[str | None, typer.Option(help="Classifier model: a shipped name or a folder.")] = None,
     classify: Annotated[
-        str | None, typer.Option(metavar="local|remote|both", help="Where crops are classified; see [cloud].")
+        str | None,
+        typer.Option(metavar="local|remote|both", help="Where crops are classified; away from here by cloud.redis."),
     ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override any setting.")

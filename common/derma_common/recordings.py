@@ -24,6 +24,7 @@ from derma_common.errors import SourceError
 from derma_common.preprocess import Image
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+OTHER_PICTURES = (".heic", ".heif", ".gif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".dcm")  # OpenCV reads none of them
 SHORT_OF = 0.9  # of the pictures that a container announces; its count is often an estimate
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".mjpeg")
 
@@ -69,6 +70,8 @@ class VideoFile:
         self._open().release()
 
     def _open(self) -> cv2.VideoCapture:
+        if shown(self.path) != str(self.path):  # OpenCV dies of it
+            raise SourceError(f"{shown(self.path)} has a name that is no UTF-8; rename the file")
         capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
         if not capture.isOpened():
             raise SourceError(f"{self.path} is not a video that FFmpeg can open")
@@ -150,7 +153,9 @@ def read_picture(file: Path) -> Image:
     try:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     except cv2.error as error:  # such as more pixels than allowed, seen before anything is decoded
-        raise SourceError(f"{shown(file)} is refused ({error.err}): it may have 50 million pixels; scale it down") from error
+        raise SourceError(
+            f"{shown(file)} is refused ({error.err}): it may have 50 million pixels; scale it down"
+        ) from error
     if image is None:
         raise SourceError(f"{shown(file)} is not a picture that OpenCV can decode, or it is damaged")
     return np.asarray(image, dtype=np.uint8)
@@ -214,6 +219,8 @@ def open_recording(source: str) -> Recording:
         return PictureFiles(path)
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return PictureFiles(path)
+    if path.suffix.lower() in OTHER_PICTURES:
+        raise SourceError(f"{path}: {path.suffix} pictures are not read; convert them to PNG or JPEG")
     if path.stat().st_size == 0:
         raise SourceError(f"{path} is empty (0 bytes)")
     return VideoFile(path)

@@ -33,7 +33,8 @@ def test_every_setting_of_a_camera_is_on_the_page():
 
 
 def test_values_that_share_a_comment_share_an_entry():
-    text = "# Top.\n\n[a]\n# The table.\n#\n# Both.\nx = 1\ny = 2\n# Of z.\nz = 3\n\n# Cameras.\n#\n# [[camera]]\n# # N.\n# n = 1\n"
+    text = "# Top.\n\n[a]\n# The table.\n#\n# Both.\nx = 1\ny = 2\n# Of z.\nz = 3\n\n# Cameras.\n#\n"
+    text += "# [[camera]]\n# # N.\n# n = 1\n"
     assert SCRIPT["page"](text).partition("-->\n\n")[2] == (
         "Top.\n\n## [a]\n\nThe table.\n\n```toml\nx = 1\ny = 2\n```\n\nBoth.\n`DERMA_A_X`, `DERMA_A_Y`\n\n"
         "```toml\nz = 3\n```\n\nOf z.\n`DERMA_A_Z`\n\n## [[camera]]\n\nCameras.\n\n```toml\nn = 1\n```\n\nN.\n"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
+import subprocess
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -217,3 +220,120 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(folder):
 def test_a_name_that_the_system_refuses_is_one_line():
     with pytest.raises(SourceError, match="File name too long"):
         open_recording("x" * 5000)
+
+
+BLUE_GREEN_RED = (50, 100, 200)
+
+
+@pytest.mark.parametrize(
+    ("name", "stored", "wanted"),
+    [
+        ("16.png", np.full((8, 8, 3), BLUE_GREEN_RED, np.uint16) * 257, BLUE_GREEN_RED),
+        ("16.tif", np.full((8, 8, 3), BLUE_GREEN_RED, np.uint16) * 257, BLUE_GREEN_RED),
+        ("grey.png", np.full((8, 8), 90, np.uint8), (90, 90, 90)),
+        ("grey16.tif", np.full((8, 8), 90, np.uint16) * 257, (90, 90, 90)),
+        ("alpha.png", np.full((8, 8, 4), (*BLUE_GREEN_RED, 128), np.uint8), BLUE_GREEN_RED),
+        ("plain.webp", np.full((8, 8, 3), BLUE_GREEN_RED, np.uint8), BLUE_GREEN_RED),
+        ("plain.bmp", np.full((8, 8, 3), BLUE_GREEN_RED, np.uint8), BLUE_GREEN_RED),
+    ],
+)
+def test_pictures_of_all_depths_and_channels_are_8_bit_colour(tmp_path, name, stored, wanted):
+    cv2.imwrite(str(tmp_path / name), stored)
+    image = read_picture(tmp_path / name)
+    assert (image.shape, image.dtype) == ((8, 8, 3), np.uint8)
+    np.testing.assert_allclose(image[4, 4].astype(int), wanted, atol=4)
+
+
+@pytest.mark.parametrize("name", ["print.jpg", "print.tif"])
+def test_pictures_for_printing_are_colour_too(tmp_path, name):
+    images = pytest.importorskip("PIL.Image", reason="only Pillow writes CMYK")
+    picture = images.fromarray(np.full((8, 8, 3), BLUE_GREEN_RED[::-1], np.uint8))
+    picture.convert("CMYK").save(tmp_path / name)
+    np.testing.assert_allclose(read_picture(tmp_path / name)[4, 4].astype(int), BLUE_GREEN_RED, atol=4)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
+def test_every_orientation_is_undone_once(tmp_path, name, orientation):
+    images = pytest.importorskip("PIL.Image", reason="Pillow writes and undoes orientations for comparison")
+    from PIL import ImageOps
+
+    stored = np.zeros((24, 40, 3), np.uint8)
+    stored[:8, :8] = 255  # a corner tells all eight apart
+    exif = images.Exif()
+    exif[0x112] = orientation
+    images.fromarray(stored).save(tmp_path / name, exif=exif)
+    with images.open(tmp_path / name) as file:
+        wanted = np.asarray(ImageOps.exif_transpose(file))[..., ::-1]
+    np.testing.assert_allclose(read_picture(tmp_path / name).astype(int), wanted, atol=40)
+
+
+def test_a_kind_of_picture_that_is_not_read_says_what_to_do(tmp_path):
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(SourceError, match="convert them to PNG or JPEG"):
+        open_recording(str(tmp_path / "IMG_1.HEIC"))
+
+
+@pytest.fixture
+def ffmpeg(tmp_path):
+    """`ffmpeg(arguments, name)` makes a video in the test's folder; skips where ffmpeg is not installed."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("needs ffmpeg")
+
+    def make(arguments, name):
+        command = ["ffmpeg", "-y", "-loglevel", "error", *arguments, str(tmp_path / name)]
+        subprocess.run(command, check=True)
+        return tmp_path / name
+
+    return make
+
+
+def drawn(rate, seconds):
+    return ["-f", "lavfi", "-i", f"testsrc=size=64x48:rate={rate}:duration={seconds}"]
+
+
+def test_a_video_of_varying_pace_knows_the_time_of_each_frame(ffmpeg):
+    both = ["-filter_complex", "[0][1]concat=n=2:v=1", "-fps_mode", "vfr"]
+    pictures = read(VideoFile(ffmpeg([*drawn(10, 1), *drawn(40, 1), *both], "vary.mp4")))
+    times = [p.at_s for p in pictures]
+    assert times[:10] == pytest.approx([i / 10 for i in range(10)], abs=0.02)
+    assert np.diff(times[-10:]) == pytest.approx(np.full(9, 1 / 40), abs=0.005)
+
+
+def test_an_odd_pace_is_kept(ffmpeg):
+    video = VideoFile(ffmpeg(drawn("30000/1001", 1), "ntsc.mp4"))
+    assert video.fps == pytest.approx(30000 / 1001)
+    assert read(video)[29].at_s == pytest.approx(29 * 1001 / 30000, abs=1e-3)
+
+
+def test_a_video_that_was_filmed_upright_is_upright(ffmpeg):
+    flat = ffmpeg(drawn(5, 1), "flat.mp4")
+    turned = ffmpeg(["-i", str(flat), "-c", "copy", "-metadata:s:v:0", "rotate=90"], "turned.mp4")
+    if b"\0\0\0\0\0\1\0\0" not in turned.read_bytes():
+        pytest.skip("this ffmpeg writes no rotation")
+    assert read(VideoFile(turned))[0].image.shape == (64, 48, 3)
+
+
+def test_a_video_that_is_cut_off_says_so_when_it_was_read(tmp_path):
+    rng = np.random.default_rng(0)
+    writer = cv2.VideoWriter(str(tmp_path / "whole.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 12.0, (64, 48))
+    for _ in range(30):
+        writer.write(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+    data = (tmp_path / "whole.avi").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(data[: len(data) * 2 // 3])
+    whole, cut = VideoFile(tmp_path / "whole.avi"), VideoFile(tmp_path / "cut.avi")
+    assert 0 < len(read(cut)) < len(read(whole)) == 30
+    assert (whole.note, "announces 30 pictures" in cut.note) == ("", True)
+
+
+def test_a_relative_name_is_no_protocol_of_ffmpeg(tmp_path, video, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    video.rename(tmp_path / "concat:exam.avi")
+    assert len(read(VideoFile(Path("concat:exam.avi")))) == 6
+
+
+def test_a_video_whose_name_is_no_utf_8_is_one_line_and_no_crash(tmp_path, video):
+    os.rename(video, os.path.join(os.fsencode(tmp_path), b"exam\xff.avi"))
+    with pytest.raises(SourceError, match="rename the file"):
+        open_recording(os.fsdecode(os.path.join(os.fsencode(tmp_path), b"exam\xff.avi")))

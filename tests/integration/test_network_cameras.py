@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import http.server
 import signal
-import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,32 +12,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from support.observing import free_port
 from support.place import Place
+from support.rtsp_camera import RtspCamera
 from support.runs import derma, query, up, wait_for
-
-SERVER = Path(__file__).parents[1] / "support" / "rtsp_server.py"
-SYSTEM_PYTHON = "/usr/bin/python3"
-_IMPORTS = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
-
-
-def free_port() -> int:
-    """Return a port of the loopback that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
 def rtsp_camera() -> Iterator[str]:
     """Serve a moving picture by RTSP; skip where GStreamer's server is not installed."""
-    known = Path(SYSTEM_PYTHON).exists()
-    if not known or subprocess.run([SYSTEM_PYTHON, "-c", _IMPORTS], capture_output=True).returncode:
-        pytest.skip("needs GStreamer's RTSP server (apt install gir1.2-gst-rtsp-server-1.0 python3-gi)")
-    port = free_port()
-    with subprocess.Popen([SYSTEM_PYTHON, str(SERVER), str(port)], stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None and server.stdout.readline().strip() == "ready"
-        yield f"rtsp://127.0.0.1:{port}/camera"
-        server.kill()
+    with RtspCamera() as camera:
+        yield camera.url
 
 
 @pytest.fixture

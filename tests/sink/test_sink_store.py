@@ -225,3 +225,15 @@ def test_durable_counts_are_the_rows(tmp_path_factory, outcomes):
     assert sum(reasons.values()) == len(outcomes) - n
     assert all(reasons[r] == list(outcomes.values()).count(r) for r in reasons)
     store.close()
+
+
+def test_a_disk_that_is_full_is_one_line_and_what_was_stored_stays(store, path):
+    store.commit([done(0)], [])
+    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
+    store._db.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own way to be out of room
+    with pytest.raises(ResourceError, match="takes no more: database or disk is full; make room on its disk"):
+        store.commit([done(seq) for seq in range(1, 400)], [])
+    assert list(store.durable("cam0")[0].ranges) == [(0, 0)]
+    store._db.execute("PRAGMA max_page_count = 1000000")
+    store.commit([done(1)], [])
+    assert list(store.durable("cam0")[0].ranges) == [(0, 1)], "with room it goes on"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ pytest.importorskip("timm", reason="needs the train extra: pip install 'derma[tr
 pytest.importorskip("onnx", reason="needs the train extra: pip install 'derma[train]'")
 
 from derma_common.errors import ConfigError, ModelError  # noqa: E402
-from derma_common.inference.card import read_card  # noqa: E402
+from derma_common.inference.card import read_card, write_card  # noqa: E402
 from derma_common.inference.classification import Classifier  # noqa: E402
 from derma_common.inference.opening import open_runner  # noqa: E402
 from derma_training.classifier import __main__ as classifier  # noqa: E402
@@ -127,7 +128,8 @@ def test_a_network_that_takes_metadata_is_not_exported(tmp_path: Path) -> None:
 def test_notes_tell_what_is_known_of_skin_types(trained: tuple[Path, Manifest]) -> None:
     rows = trained[1].part("train")
     known = notes_of(rows, {"MEL": 400}, "x/start.pt", "teachers/one")
-    assert "started from start.pt" in known and "learned from one too (distillation)" in known
+    assert "started from weights of start.pt, whose own licence applies too" in known
+    assert "learned from one too (distillation)" in known
     dark = sum(row.fitzpatrick in "56" for row in rows)
     assert f"skin types V and VI: {dark} of 12 training pictures whose Fitzpatrick type is known" in known
     unknown = notes_of([replace(row, fitzpatrick="") for row in rows], {"MEL": 400}, "", "")
@@ -145,7 +147,7 @@ def test_a_model_of_derma_is_a_start_for_another_with_other_classes(
     again = load_trained(tmp_path / "next")
     assert not any("bn" in name and "weight" in name for name in again.model.state_dict()), "its norms are folded away"
     card = export_network(again, manifest, tmp_path / "next" / "model")
-    assert card.classes == ("MEL", "NV") and "started from model.onnx" in card.notes
+    assert card.classes == ("MEL", "NV") and "started from tiny" in card.notes
     resumed = train(manifest, tmp_path / "next", setup, Budget(2), threads=1)
     assert resumed.epoch == 2
 
@@ -153,11 +155,17 @@ def test_a_model_of_derma_is_a_start_for_another_with_other_classes(
 def test_a_network_learns_from_a_teacher_of_the_same_classes_only(
     trained: tuple[Path, Manifest], model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    common = ["--size", "32", "--epochs", "1", "--batch", "6", "--threads", "1", "--teacher", str(model), "--json"]
+    common = ["--size", "32", "--epochs", "1", "--batch", "6", "--threads", "1", "--json"]
+    teacher = tmp_path / "teacher" / "model"
+    shutil.copytree(model, teacher)
+    write_card(replace(read_card(model), licence="CC BY-NC 4.0 (trained on BY-NC data): research"), teacher)
+    common += ["--teacher", str(teacher)]
     same = str(trained[0].parent / "drawn" / "manifest.csv")
     assert classifier.main(["train", "--manifest", same, "--out", str(tmp_path / "pupil"), *common]) == 0
     capsys.readouterr()
-    assert "learned from model too (distillation)" in read_card(tmp_path / "pupil" / "model").notes
+    card = read_card(tmp_path / "pupil" / "model")
+    assert "learned from teacher too (distillation)" in card.notes
+    assert card.licence.startswith("CC-BY-NC-4.0"), "the teacher's pictures count"
     other = str(drawn_manifest(tmp_path / "drawn", ("MEL", "NV")))
     status = classifier.main(["train", "--manifest", other, "--out", str(tmp_path / "other"), *common])
     assert status == ModelError.exit_code and "knows MEL, NV, UNK" in capsys.readouterr().err

@@ -52,7 +52,7 @@ def test_trimming_is_imagemagicks(tmp_path: Path) -> None:
         clean = bordered(left, top, right, bottom, shade=(0, 2, 250)[i % 3]).astype(int)
         pictures.append(np.clip(clean + rng.integers(-3, 4, clean.shape), 0, 255).astype(np.uint8))
         cv2.imwrite(str(tmp_path / f"{i:02}.png"), pictures[-1])
-    command = "mogrify -fuzz 5% -bordercolor black -trim +repage -shave 7x7".split()
+    command = ["mogrify", "-fuzz", "5%", "-bordercolor", "black", "-trim", "+repage", "-shave", "7x7"]
     subprocess.run([*command, *sorted(str(p) for p in tmp_path.iterdir())], check=True, timeout=60)
     for i, picture in enumerate(pictures):
         x1, y1, x2, y2 = trim_and_shave(picture)

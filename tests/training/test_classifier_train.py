@@ -231,6 +231,37 @@ def test_a_missing_manifest_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     assert "none.csv cannot be read" in capsys.readouterr().err
 
 
+def test_other_data_do_not_go_on_with_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    csv = drawn_manifest(tmp_path / "drawn")
+    words = ["train", "--manifest", str(csv), "--out", str(tmp_path / "out"), "--size", "32", "--batch", "6"]
+    words += ["--epochs", "1", "--threads", "1", "--metadata"]  # metadata: nothing is exported
+    assert classifier.main(words) == 0
+    csv.write_text("\n".join(csv.read_text().splitlines()[:-1]))
+    assert classifier.main(words) == ModelError.exit_code
+    assert "holds a run with another data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--batch", "1"], "--batch must be 2 or more"),
+        (["--size", "16"], "--size must be 32 or more"),
+        (["--epochs", "-1"], "cannot be negative"),
+        (["--fold", "7"], "there is no fold 7"),
+        (["--weights", "none.pt"], "there is no file none.pt"),
+        (["--weights", "none/model.onnx"], "none is no model"),
+        (["--size", "40", "--architecture", "inception_v3"], "cannot take pictures of 40 px"),
+    ],
+)
+def test_a_wrong_wish_is_one_clear_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    csv = drawn_manifest(tmp_path / "drawn")
+    assert classifier.main(["train", "--manifest", str(csv), "--out", str(tmp_path / "out"), *words]) in (2, 4)
+    printed = capsys.readouterr().err
+    assert said in printed and printed.count("\n") == 1
+
+
 def test_a_device_that_is_not_there_is_refused() -> None:
     assert device_of("cpu") == "cpu"
     if not torch.cuda.is_available():

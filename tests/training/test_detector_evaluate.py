@@ -76,8 +76,8 @@ PICTURE = st.tuples(
 
 def coco_figures(pictures):
     """Return AP, AP50 and per size AP50 as pycocotools computes them; None where it says −1."""
-    coco = pytest.importorskip("pycocotools.coco", reason="needs pycocotools: pip install 'derma[test]'")
-    cocoeval = pytest.importorskip("pycocotools.cocoeval")
+    coco = pytest.importorskip("pycocotools.coco", reason="needs pycocotools: pip install 'derma[peers]'")
+    cocoeval = pytest.importorskip("pycocotools.cocoeval", reason="needs pycocotools")
     truth, found = coco.COCO(), []
     annotations = []
     for n, one in enumerate(pictures, 1):

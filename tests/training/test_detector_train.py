@@ -246,7 +246,7 @@ def test_a_run_ends_with_a_model_directory_that_the_service_opens(tmp_path):
     card = finish(run, DATA, tmp_path, "CC BY 4.0")
     assert card.licence == "CC BY 4.0" and card.classes == ("lesion",) and card.input.width == 96
     assert card.training_data == ("discs: 2 pictures",)
-    assert card.figures["held_out"]["n_images"] == 1 and "interval_95" in card.figures["held_out"]
+    assert card.figures["held_out"]["n_images"] == 1 and "intervals" in card.figures["held_out"]
     assert card.figures["anchors"] and card.figures["onnx_parity_max_abs_difference"] <= 1e-4
     Detector.open(tmp_path).close()
     assert {path.name for path in tmp_path.iterdir()} >= {"losses.png", "pr_curve.png", "model.onnx", "card.json"}

@@ -12,7 +12,7 @@ import sys
 import torch
 
 _OPERATORS = ("nms", "qnms")
-_kept = []  # schemas live as long as their library object
+_kept: list[object] = []  # schemas live as long as their library object
 
 
 def complete_torchvision() -> None:

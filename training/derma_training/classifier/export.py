@@ -28,7 +28,7 @@ MODEL_FILE = "model.onnx"
 OUTPUTS = ("logits", "features")
 MAX_BATCH = 16
 OPSET = 17
-PARITY = 1e-4  # largest difference allowed between PyTorch and ONNX Runtime
+PARITY = 1e-4  # largest difference allowed between PyTorch and ONNX Runtime, in parts of the largest output
 TINY = 1e-6  # outputs below it are compared as if they were of this size
 FEW = 50  # training pictures of a class below which its figures are called coarse
 
@@ -65,9 +65,9 @@ def export_onnx(network: Any, path: Path, size: int) -> None:
 
 
 def parity(network: Any, path: Path, images: npt.NDArray[np.float32]) -> float:
-    """Return the largest difference between PyTorch and ONNX Runtime; images: (N, 3, S, S).
+    """Return the largest difference between PyTorch and ONNX Runtime, in parts of the largest value of its output.
 
-    In parts of the largest value of its output, but for logits above 1: those count as they are.
+    images: (N, 3, S, S). Relative, since an absolute difference says nothing of outputs that are tiny or huge.
     """
     found = run_file(path, {"image": images})
     network.eval()
@@ -75,8 +75,7 @@ def parity(network: Any, path: Path, images: npt.NDArray[np.float32]) -> float:
         features = network.features(torch.from_numpy(images))
         wanted = {"logits": network.classify(features).numpy(), "features": features.numpy()}
     largest = {name: max(float(np.abs(wanted[name]).max()), TINY) for name in OUTPUTS}
-    inner = float(np.abs(found["features"] - wanted["features"]).max()) / largest["features"]
-    return max(inner, float(np.abs(found["logits"] - wanted["logits"]).max()) / min(1.0, largest["logits"]))
+    return max(float(np.abs(found[name] - wanted[name]).max()) / largest[name] for name in OUTPUTS)
 
 
 def export_network(trained: Trained, manifest: Manifest, directory: Path) -> ModelCard:
@@ -103,7 +102,7 @@ def export_network(trained: Trained, manifest: Manifest, directory: Path) -> Mod
     counts = {name: sum(row.label == name for row in learned) for name in setup.classes}
     known = figures(logits, truth) | {"ece": calibration_error(softmax(logits, temperature), truth)}
     card = ModelCard(
-        name=directory.parent.name if directory.name == "model" else directory.name,
+        name=name_of(directory),
         kind="classifier",
         architecture=setup.architecture,
         file=MODEL_FILE,
@@ -111,7 +110,7 @@ def export_network(trained: Trained, manifest: Manifest, directory: Path) -> Mod
         input=InputSpec("image", size, size, setup.mean, setup.std, MAX_BATCH),
         outputs=OUTPUTS,
         classes=setup.classes,
-        licence=licence_of_model(row.licence for row in (*learned, *calibration)),
+        licence=licence_of_model([*(row.licence for row in (*learned, *calibration)), *setup.inherited]),
         temperature=round(temperature, 4),
         crop_margin=CROP_MARGIN,
         training_data=sources_of(learned),
@@ -135,11 +134,26 @@ def export_network(trained: Trained, manifest: Manifest, directory: Path) -> Mod
     return card
 
 
+def name_of(directory: Path) -> str:
+    """Return the name of the model in a directory: that of its run for RUN/model."""
+    directory = directory.resolve()
+    return directory.parent.name if directory.name == "model" else directory.name
+
+
 def sources_of(rows: Sequence[Row]) -> tuple[str, ...]:
     """Return one line for each source: its name, how many pictures, their licences."""
     counts = Counter(row.source or "unnamed" for row in rows)
     licences = {name: sorted({row.licence for row in rows if (row.source or "unnamed") == name}) for name in counts}
     return tuple(f"{name}: {n} pictures, {', '.join(licences[name])}" for name, n in sorted(counts.items()))
+
+
+def _start(weights: str) -> str:
+    """Return what the first weights were. Only a model of derma has a card that tells their licence."""
+    if not weights:
+        return "trained from scratch"
+    if weights.endswith(".onnx"):
+        return f"started from {name_of(Path(weights).parent)}"
+    return f"started from weights of {Path(weights).name}, whose own licence applies too"
 
 
 def notes_of(rows: Sequence[Row], counts: dict[str, int], weights: str, teacher: str) -> tuple[str, ...]:
@@ -148,9 +162,9 @@ def notes_of(rows: Sequence[Row], counts: dict[str, int], weights: str, teacher:
     types = Counter(row.fitzpatrick for row in rows if row.fitzpatrick)
     dark = types["5"] + types["6"]
     notes = ["No clinical claim: a probability is the model's agreement with the labels of its data sets."]
-    notes.append(f"started from {Path(weights).name}" if weights else "trained from scratch")
+    notes.append(_start(weights))
     if teacher:
-        notes.append(f"learned from {Path(teacher).name} too (distillation)")
+        notes.append(f"learned from {name_of(Path(teacher))} too (distillation)")
     if few:
         notes.append(f"fewer than {FEW} training pictures, so coarse figures: {', '.join(few)}")
     notes.append(

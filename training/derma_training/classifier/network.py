@@ -95,6 +95,16 @@ def build(architecture: str, classes: int, *, dropout: float = 0.2, head: str = 
     return Network(body, classes, about)
 
 
+def check_size(network: Network, size: int) -> None:
+    """Raise ConfigError when a network cannot take pictures of size × size px."""
+    network.eval()
+    try:
+        with torch.no_grad():
+            network.features(torch.zeros(1, 3, size, size))
+    except RuntimeError as error:
+        raise ConfigError(f"this architecture cannot take pictures of {size} px: {str(error)[:100]}") from error
+
+
 class _ConcatHead(nn.Sequential):  # type: ignore[misc]
     """fastai 1's head behind pooling by mean and by maximum."""
 

@@ -85,14 +85,12 @@ def save_best(run: Run, setup: Setup, directory: Path) -> None:
     write_state(state, directory / BEST_FILE)
 
 
-def resume(run: Run, setup: Setup, directory: Path) -> bool:
-    """Take up the run that `directory` holds; False when there is none.
+def resume(run: Run, setup: Setup, directory: Path) -> None:
+    """Take up the run that `directory` holds.
 
     Raises ModelError when the checkpoint is damaged, or was made by another setup.
     """
     path = directory / CHECKPOINT_FILE
-    if not path.exists():
-        return False
     state = read_checkpoint(path)
     other = setup_from(state["setup"])
     for field in fields(Setup):
@@ -115,7 +113,6 @@ def resume(run: Run, setup: Setup, directory: Path) -> bool:
     torch.set_rng_state(state["random"]["cpu"])
     if "cuda" in state["random"] and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["random"]["cuda"])
-    return True
 
 
 def _short(value: Any) -> str:

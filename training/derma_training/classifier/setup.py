@@ -19,6 +19,7 @@ class Setup:
     """What defines a run: a checkpoint is taken up only by the same.
 
     sites: of the metadata, None without. folded: the weights it started from had their batch norms folded away.
+    inherited: licences of the models of derma that it started or learned from. data: digest of the manifest.
     """
 
     architecture: str
@@ -34,6 +35,8 @@ class Setup:
     seed: int = 0
     sites: tuple[str, ...] | None = None
     folded: bool = False
+    inherited: tuple[str, ...] = ()
+    data: str = ""
 
     @property
     def encoder(self) -> AboutEncoder | None:
@@ -53,7 +56,7 @@ class Setup:
 def setup_from(values: Mapping[str, Any]) -> Setup:
     """Return the setup that a checkpoint stores. Raises ModelError."""
     try:
-        lists = {name: tuple(values[name]) for name in ("classes", "mean", "std")}
+        lists = {name: tuple(values[name]) for name in ("classes", "mean", "std", "inherited")}
         sites = None if values["sites"] is None else tuple(values["sites"])
         return Setup(**{**values, **lists, "sites": sites, "recipe": recipe_from(values["recipe"])})
     except (KeyError, TypeError) as error:

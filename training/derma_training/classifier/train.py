@@ -21,6 +21,7 @@ from derma_training.classifier.epoch import train_one_epoch
 from derma_training.classifier.imbalance import class_weights, epoch_length
 from derma_training.classifier.job import Budget, Clock, Criterion, Job
 from derma_training.classifier.manifest import Manifest, Row
+from derma_training.classifier.network import check_size
 from derma_training.classifier.predict import figures, predict_logits, truth_of
 from derma_training.classifier.run import Run, new_run, resume, save_best, save_checkpoint
 from derma_training.classifier.setup import Setup
@@ -71,10 +72,12 @@ def _started(job: Job) -> Run:
     """Return the run that `job.out` holds, else a new one with the weights asked for."""
     begun = (job.out / CHECKPOINT_FILE).exists()
     network = job.setup.network(folded=begun and job.setup.folded)
+    check_size(network, job.setup.size)
     if job.setup.weights and not begun:
         load_weights(network, job.setup.architecture, job.setup.weights, lambda: _sample(job))
     run = new_run(job.setup, network, job.device)
-    resume(run, job.setup, job.out)
+    if begun:
+        resume(run, job.setup, job.out)
     return run
 
 

@@ -11,6 +11,7 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from derma_common.errors import ConfigError, ModelError, ResourceError
 from derma_training.classifier.architectures import FOLDED_MOBILENET
@@ -35,6 +36,8 @@ def load_weights(network: Network, architecture: str, source: str, sample: Calla
     path = Path(source)
     if not path.is_file():
         raise ConfigError(f"--weights: there is no file {path} (a file, or {HUB!r} to download)")
+    if path.suffix in (".npz", ".onnx") and not isinstance(network.last_layer, nn.Linear):
+        raise ConfigError(f"{path} starts a network with a single last layer, which --recipe steppan does not have")
     if path.suffix == ".npz" and isinstance(network.body, MobileNetV2):
         load_folded(network.body, path)
     elif path.suffix == ".npz" and architecture == "efficientnet_b0":

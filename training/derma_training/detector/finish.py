@@ -69,9 +69,9 @@ def finish(run: Run, data: Data, directory: Path, licence: str) -> ModelCard:
     by_source = {name: match_all(one for one in seen["tune"] if one.picture.source == name) for name in sources}
     threshold = choose_threshold(by_source)
     matches = {part: match_all(seen[part]) for part in HELD_OUT}
-    interval = intervals(matches["test"], threshold, SAMPLES)
+    between = intervals(matches["test"], threshold, SAMPLES)
     said = {
-        "held_out": {**figures(matches["test"], threshold), "interval_95": interval},
+        "held_out": {**figures(matches["test"], threshold), "intervals": between},
         "tune": figures(matches["tune"], threshold),
         "threshold_chosen_on": "tune split",
         "images_shown": run.images,

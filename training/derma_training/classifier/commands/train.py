@@ -7,6 +7,7 @@ Make the manifest with `derma data prepare`; run the pipeline with `derma up --c
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,12 +15,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from derma_common.errors import ConfigError, RunError
+from derma_common.inference.card import read_card
 from derma_training.classifier.about import encoder_of
 from derma_training.classifier.architectures import ARCHITECTURES, normalisation
+from derma_training.classifier.licences import normalised
 from derma_training.classifier.manifest import Manifest, read_manifest
 from derma_training.classifier.recipes import RECIPES, ClassWeights, Recipe, Sampling, adapted
 
 MODEL_FOLDER = "model"
+SMALLEST_PX = 32
 
 
 def main(arguments: list[str]) -> None:
@@ -69,6 +73,8 @@ def _train(options: argparse.Namespace, manifest: Manifest) -> dict[str, Any]:
         seed=options.seed,
         sites=encoder_of(manifest.part("train", options.fold)).sites if options.metadata else None,
         folded=is_folded(options.weights),
+        inherited=_inherited(options.weights, options.teacher),
+        data=hashlib.sha256(options.manifest.read_bytes()).hexdigest()[:12],
     )
     budget = Budget(options.epochs or recipe.epochs, options.minutes)
     with ExitStack() as stack:
@@ -91,10 +97,21 @@ def _train(options: argparse.Namespace, manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def _inherited(weights: str, teacher: str) -> tuple[str, ...]:
+    """Return the licences on the cards of the models to start and to learn from. Raises ModelError: no card."""
+    directories = [Path(weights).parent] if weights.endswith(".onnx") else []
+    directories += [Path(teacher)] if teacher else []
+    return tuple(normalised(read_card(directory).licence.partition("(")[0]) for directory in directories)
+
+
 def _recipe(options: argparse.Namespace) -> Recipe:
     """Return the recipe with what the command line changes of it."""
     if options.epochs < 0 or options.minutes < 0 or options.lr < 0:
         raise ConfigError("--epochs, --minutes and --lr cannot be negative")
+    if options.batch == 1 or options.batch < 0:
+        raise ConfigError("--batch must be 2 or more: batch norms compare the pictures of a batch")
+    if options.size and options.size < SMALLEST_PX:
+        raise ConfigError(f"--size must be {SMALLEST_PX} or more")
     recipe = adapted(RECIPES[options.recipe], bool(options.weights), options.lr)
     changes = {
         "batch": options.batch,

@@ -27,7 +27,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -204,9 +204,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="derma-bench-") as name:
         home = Path(name)
-        server = RedisServer(home / "redis", Authority(home / "ca"))
-        line = Line(server.access("site-room1"))
-        try:
+        guarded = RedisServer(home / "redis", Authority(home / "ca"))
+        with guarded as server, closing(Line(server.access("site-room1"))) as line:
             figures = {
                 "cores": len(os.sched_getaffinity(0)), "load": round(os.getloadavg()[0], 1),
                 "service_ms": arguments.service_ms,
@@ -216,9 +215,6 @@ def main() -> None:
                     for n in arguments.workers.split(",")
                 ],
             }  # fmt: skip
-        finally:
-            line.close()
-            server.stop()
     print(json.dumps(figures)) if arguments.json else show(figures)
 
 

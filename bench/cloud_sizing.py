@@ -157,13 +157,13 @@ def main() -> None:
     arguments = parser.parse_args()
     found, findings = entries()
     with tempfile.TemporaryDirectory(prefix="dz") as name:
-        server = RedisServer(Path(name) / "redis", options=["--auto-aof-rewrite-percentage", "0"])
         rows = []
-        for kind, packed in found.items():
-            memory, file = in_redis(server, packed)
-            packed_bytes = sum(map(len, packed)) / len(packed)
-            rows.append({"entry": kind, "packed": round(packed_bytes), "memory": round(memory), "aof": round(file)})
-        server.stop()
+        options = ["--auto-aof-rewrite-percentage", "0", "--appendfsync", "everysec"]
+        with RedisServer(Path(name) / "redis", options=options) as server:
+            for kind, packed in found.items():
+                memory, file = in_redis(server, packed)
+                size = sum(map(len, packed)) / len(packed)
+                rows.append({"entry": kind, "packed": round(size), "memory": round(memory), "aof": round(file)})
         archived = in_archive(findings, Path(name) / "f.parquet")
     lesions = sum(len(frame.lesions) for frame in findings) / len(findings)
     figures: dict[str, Any] = {

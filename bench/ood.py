@@ -85,10 +85,10 @@ def compare(
     """Return kind -> score -> figures."""
     unknown = network.classes.index(UNKNOWN)
     lesions = truth != unknown
-    scores = unknown_scores(tested.probabilities, unknown, tested.energy)
+    scores = unknown_scores(tested.probabilities, unknown, [np.delete(tested.logits, unknown, axis=1)])
     scores |= feature_scores(known.features[lesions], truth[lesions], known.logits[lesions], tested.features)
     if network.module is not None:
-        scores["odin"] = odin(network, rows)
+        scores["odin"] = odin(network, rows, unknown)
     is_unknown = labels == unknown
     kinds = np.asarray([row.columns.get(kind, "") or "unknown" for row in rows])
     figures = {"all": unknown_figures(scores, is_unknown)}
@@ -124,9 +124,13 @@ def last_layer(features: Array, logits: Array) -> tuple[Any, Any] | None:
     return torch.from_numpy(solved[:-1].T.copy()), torch.from_numpy(solved[-1].copy())
 
 
-def odin(network: Network, rows: list[Labelled]) -> Array:
-    """Return ODIN's scores (N,), higher for the unknown, with the paper's temperature and step (Liang et al. 2018)."""
-    detector = ODIN(network.module, norm_std=list(network.std))
+def odin(network: Network, rows: list[Labelled], unknown: int) -> Array:
+    """Return ODIN's scores (N,), higher for the unknown, with the paper's temperature and step (Liang et al. 2018).
+
+    The class UNK is no answer here: a network that learnt it is sure of it.
+    """
+    known = [c for c in range(len(network.classes)) if c != unknown]
+    detector = ODIN(lambda images: network.module(images)[:, known], norm_std=list(network.std))
     scores = []
     for start in range(0, len(rows), network.batch):
         crops = [

@@ -8,7 +8,20 @@ import traceback
 import typer
 
 import derma_common
-from derma_cli import classify, doctor, findings, models, observe, outbox, services, top, training, up
+from derma_cli import (
+    archive,
+    classify,
+    doctor,
+    findings,
+    models,
+    observe,
+    outbox,
+    serve,
+    services,
+    top,
+    training,
+    up,
+)
 from derma_common.errors import UserError
 from derma_common.logs import Redactor
 
@@ -38,6 +51,8 @@ app.add_typer(training.data, name="data", rich_help_panel=MODELS)
 app.add_typer(training.train, name="train", rich_help_panel=MODELS)
 app.add_typer(training.evaluate, name="evaluate", rich_help_panel=MODELS)
 app.add_typer(outbox.app, name="outbox", rich_help_panel=BEYOND)
+app.add_typer(serve.serve, name="serve", rich_help_panel=BEYOND)
+app.command(rich_help_panel=BEYOND, context_settings=archive.PASS_ON)(archive.archive)
 
 
 @app.command(rich_help_panel=EXAMINE)

@@ -16,6 +16,8 @@ SERVICES = tuple(service.value for service in Service)
 PARTS = tuple((stage, part) for stage in STAGES for part in ("wait", "service"))
 REASONS = ("busy", "deadline", "poison", "unreadable", "capture_restart")  # why frames are dropped
 GIVEN_UP = ("full", "too_old", "by_hand", "stale")  # why entries of the outbox never left
+ENTRY_KINDS = ("findings", "picture", "job")
+ENTRY_OUTCOMES = ("done", "expired", "invalid", "poison")  # the last two became dead letters
 REMOTE_RESULTS = ("answered", "late", "failed", "taken_back")
 CAMERA_STATES = ("reading", "silent", "ended")
 
@@ -25,7 +27,7 @@ LABELS: dict[str, str] = {
     "worker": "an instance's name, such as `classifier.0`",
     "camera": "a configured camera's alias",
     "part": "wait, service",
-    "outcome": "delivered, dropped",
+    "outcome": "of frames: delivered, dropped; of entries: " + ", ".join(ENTRY_OUTCOMES),
     "reason": "of frames: empty, " + ", ".join(REASONS) + ", other; of entries: " + ", ".join(GIVEN_UP),
     "state": "of frames: captured, delivered, dropped, in_flight; of slots: free, held; of workers: wanted, ready; "
     "of entries: waiting, quarantined; "
@@ -35,7 +37,7 @@ LABELS: dict[str, str] = {
     "sha256": "of the model's file",
     "runner": "what runs the model's file",
     "version": "of derma",
-    "kind": "of what leaves the machine: findings, picture",
+    "kind": "of what leaves the machine: " + ", ".join(ENTRY_KINDS),
     "result": "of a crop sent to a remote classifier: " + ", ".join(REMOTE_RESULTS),
     "gpu": "the GPU's index",
     "le": "bucket edges, s: " + ", ".join(f"{edge:g}" for edge in BUCKETS) + ", +Inf",
@@ -107,8 +109,8 @@ CONTRACT: tuple[Spec, ...] = (
     Spec("derma_commit_seconds", "histogram", (), "sink", "Time of one database commit."),
     Spec("derma_storage_free_bytes", "gauge", ("place",), "sink", "Room left where a run keeps its things."),
     Spec("derma_storage_size_bytes", "gauge", ("place",), "sink", "Size of the file system of a place."),
-    Spec("derma_cloud_connected", "gauge", (), "forwarder, remote", "1 while the line to Redis is up."),
-    Spec("derma_cloud_failures_total", "counter", (), "forwarder, remote", 
+    Spec("derma_cloud_connected", "gauge", (), "forwarder, remote, cloud workers", "1 while the line to Redis is up."),
+    Spec("derma_cloud_failures_total", "counter", (), "forwarder, remote, cloud workers", 
          "How often the line to Redis was found down."),
     Spec("derma_outbox_entries", "gauge", ("kind", "state"), "forwarder",
          "Entries that wait, and that were set aside."),
@@ -122,6 +124,14 @@ CONTRACT: tuple[Spec, ...] = (
     Spec("derma_opinions_total", "counter", (), "forwarder", "Second opinions that came back."),
     Spec("derma_remote_crops_total", "counter", ("result",), "remote", "Crops that were sent to remote classifiers."),
     Spec("derma_remote_seconds", "histogram", (), "remote", "From a crop's sending to its answer."),
+    Spec("derma_entries_total", "counter", ("kind", "outcome"), "cloud workers",
+         "Stream entries that were answered or stored, came too late, or became dead letters."),
+    Spec("derma_entries_taken_over_total", "counter", ("kind",), "cloud workers",
+         "Entries taken over from a worker that did not answer."),
+    Spec("derma_entry_wait_seconds", "histogram", ("kind",), "cloud workers",
+         "Arrival of an entry in Redis until a worker has it, by Redis' clock."),
+    Spec("derma_entry_service_seconds", "histogram", ("kind",), "cloud workers",
+         "Time of one batch of entries, from taken to answered."),
     Spec("derma_build_info", "gauge", ("version",), "supervisor", "The derma that runs."),
     Spec("derma_workers", "gauge", ("stage", "state"), "supervisor", "Workers that should run, and that are at work."),
     Spec("derma_worker_restarts_total", "counter", ("stage", "worker"), "supervisor",

@@ -215,8 +215,14 @@ def open_recording(source: str) -> Recording:
     path = Path(source).expanduser()
     if not is_there(path):
         raise SourceError(f"there is no file or folder {source}")
-    if path.is_dir() or not path.exists():
+    if not path.exists():
         return PictureFiles(path)
+    if not os.access(path, os.R_OK):
+        raise SourceError(f"{path} may not be read by this user: chmod it, or run as its owner")
+    if path.is_dir():
+        return PictureFiles(path)
+    if not path.is_file():  # a pipe or device would never end
+        raise SourceError(f"{path} is neither a file nor a folder; webcams are /dev/videoN")
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return PictureFiles(path)
     if path.suffix.lower() in OTHER_PICTURES:

@@ -24,7 +24,17 @@ from derma_common.contract import BUCKETS, CAMERA_STATES, CONTRACT, OBJECTIVE_S,
 from derma_common.errors import ResourceError
 from derma_common.gpu import Row, open_gpus
 
-__all__ = ["BUCKETS", "OBJECTIVE_S", "Conservation", "Metrics", "Sample", "SinkMetrics", "SupervisorMetrics", "samples"]
+__all__ = [
+    "BUCKETS",
+    "OBJECTIVE_S",
+    "Conservation",
+    "Endpoint",
+    "Metrics",
+    "Sample",
+    "SinkMetrics",
+    "SupervisorMetrics",
+    "samples",
+]
 
 prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series of every counter
 _SPECS = {spec.name: spec for spec in CONTRACT}
@@ -78,7 +88,7 @@ def samples(text: str) -> list[Sample]:
     return [Sample(s.name, s.labels, s.value) for f in text_string_to_metric_families(text) for s in f.samples]
 
 
-class _Endpoint:
+class Endpoint:
     """A process's registry with what every process exports, and its server."""
 
     def __init__(self) -> None:
@@ -109,7 +119,7 @@ class _Endpoint:
         return MetricsServer(server, thread)
 
 
-class Metrics(_Endpoint):
+class Metrics(Endpoint):
     """The metrics of one service process."""
 
     def __init__(self, instance: str) -> None:
@@ -147,7 +157,7 @@ class Metrics(_Endpoint):
 class ForwarderMetrics:
     """What only the forwarder measures."""
 
-    def __init__(self, endpoint: _Endpoint, state: Callable[[], Iterable[Row]]) -> None:
+    def __init__(self, endpoint: Endpoint, state: Callable[[], Iterable[Row]]) -> None:
         """`state` returns rows of the contract, from any thread."""
         endpoint.read(state)
         self.delay = endpoint.histogram("derma_outbox_delay_seconds")
@@ -156,7 +166,7 @@ class ForwarderMetrics:
 class RemoteMetrics:
     """What only the hand-over to remote classifiers measures."""
 
-    def __init__(self, endpoint: _Endpoint, state: Callable[[], Iterable[Row]]) -> None:
+    def __init__(self, endpoint: Endpoint, state: Callable[[], Iterable[Row]]) -> None:
         """`state` returns rows of the contract, from any thread."""
         endpoint.read(state)
         self.seconds = endpoint.histogram("derma_remote_seconds")
@@ -167,7 +177,7 @@ class RemoteMetrics:
 class SinkMetrics:
     """What only the sink measures: whole frames."""
 
-    def __init__(self, endpoint: _Endpoint, cameras: Iterable[str] = ()) -> None:
+    def __init__(self, endpoint: Endpoint, cameras: Iterable[str] = ()) -> None:
         self.frame_latency = endpoint.histogram("derma_frame_latency_seconds")
         self.findings = endpoint.counter("derma_findings_total")
         self.outcomes = endpoint.counter("derma_frame_outcomes_total")
@@ -192,7 +202,7 @@ class SinkMetrics:
             counter.inc(max(0, ns or 0) / 1e9)
 
 
-class SupervisorMetrics(_Endpoint):
+class SupervisorMetrics(Endpoint):
     """What is best known where processes are started and watched."""
 
     def __init__(

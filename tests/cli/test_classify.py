@@ -11,8 +11,10 @@ import pytest
 from support.tiny_onnx import mean_colour_classifier
 
 from derma_cli.classify import classify
+from derma_cli.oneshot import MOST_EXPLAINED
 from derma_common.errors import ConfigError, ModelError, ResourceError, SourceError
 from derma_common.inference.card import InputSpec, ModelCard, sha256_of, write_card
+from derma_common.inference.fake import fake_detector
 from derma_common.preprocess import softmax
 
 CLASSES = ("MEL", "NV", "UNK")
@@ -175,3 +177,19 @@ def test_a_place_that_cannot_be_written_is_said_before_the_work(examine, shot):
 def test_it_says_once_what_it_is(examine, shot, capsys):
     classify([str(shot), str(shot)], whole_image=True, as_json=True)
     assert capsys.readouterr().err.count("research software") == 1
+
+
+def test_wide_pictures_are_looked_at_in_tiles_when_asked(examine, tmp_path):
+    cv2.imwrite(str(tmp_path / "wide.png"), np.full((416, 1664, 3), 90, dtype=np.uint8))
+    (whole,) = json.loads(examine("wide.png", as_json=True))["pictures"]
+    (tiled,) = json.loads(examine("wide.png", tile=416, as_json=True))["pictures"]
+    assert len(tiled["lesions"]) > len(whole["lesions"])
+
+
+def test_only_the_surest_lesions_are_explained_so_that_the_time_is_bounded(examine, tmp_path):
+    boxes = [[10 + 60 * i, 100, 50 + 60 * i, 140] for i in range(6)]
+    many = fake_detector(tmp_path / "many", boxes=boxes, scores=[[0.9 - i / 100] for i in range(6)])
+    cv2.imwrite(str(tmp_path / "many.png"), np.full((416, 416, 3), 90, dtype=np.uint8))
+    (picture,) = json.loads(examine("many.png", detector=str(many), explain=True, as_json=True))["pictures"]
+    explained = ["explanation" in lesion for lesion in picture["lesions"]]
+    assert explained == [True] * MOST_EXPLAINED + [False] * (6 - MOST_EXPLAINED)

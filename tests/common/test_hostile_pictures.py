@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import resource
 
-import cv2
 import numpy as np
 import pytest
+from support.hostile import damaged_pictures
 
 from derma_common.errors import SourceError
 from derma_common.recordings import read_picture
@@ -14,35 +14,13 @@ from derma_common.recordings import read_picture
 MOST_PIXELS = 50_000_000
 
 
-def mutated(data, rng):
-    """Return bytes with some changed, cut out, doubled, or cut off."""
-    data = bytearray(data)
-    for _ in range(rng.integers(1, 8)):
-        at, length = int(rng.integers(len(data))), int(rng.integers(1, 40))
-        match rng.integers(4):
-            case 0:
-                data[at] = rng.integers(256)
-            case 1:
-                del data[at : at + length]
-            case 2:
-                data[at:at] = data[at : at + length]
-            case _:
-                data[at : at + 4] = rng.choice([b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff"])
-        if len(data) < 2:
-            return bytes(data)
-    return bytes(data[: rng.integers(1, len(data))] if rng.random() < 0.3 else data)
-
-
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".bmp"])
 def test_a_damaged_picture_is_a_picture_or_one_clear_line(tmp_path, suffix):
-    rng = np.random.default_rng(7)
-    image = cv2.GaussianBlur(rng.integers(0, 255, (64, 48, 3), dtype=np.uint8), (9, 9), 0)
-    _, whole = cv2.imencode(suffix, image)
     file = tmp_path / f"a{suffix}"
     read = refused = 0
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(200):
-        file.write_bytes(mutated(whole.tobytes(), rng))
+    for data in damaged_pictures(suffix, 200):
+        file.write_bytes(data)
         try:
             found = read_picture(file)
         except SourceError as error:

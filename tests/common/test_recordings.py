@@ -337,3 +337,15 @@ def test_a_video_whose_name_is_no_utf_8_is_one_line_and_no_crash(tmp_path, video
     os.rename(video, os.path.join(os.fsencode(tmp_path), b"exam\xff.avi"))
     with pytest.raises(SourceError, match="rename the file"):
         open_recording(os.fsdecode(os.path.join(os.fsencode(tmp_path), b"exam\xff.avi")))
+
+
+def test_a_pipe_is_no_recording_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(SourceError, match="neither a file nor a folder"):
+        open_recording(str(tmp_path / "pipe.mp4"))
+
+
+def test_a_file_that_one_may_not_read_says_so(video, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read whatever its mode says
+    with pytest.raises(SourceError, match="may not be read by this user"):
+        open_recording(str(video))

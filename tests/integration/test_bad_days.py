@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from support.hostile import SUFFIXES, damaged_pictures
 from support.place import Place
 from support.runs import derma, query, up, wait_for
 
@@ -80,6 +81,20 @@ def test_bad_pictures_among_good_ones_are_counted_by_name_and_the_run_goes_on(pl
     assert pixel == [(1, 1, "delivered")]
 
 
+@pytest.mark.slow
+def test_a_thousand_damaged_pictures_are_each_accounted_for_and_kill_nobody(place: Place, tmp_path: Path) -> None:
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    for suffix in SUFFIXES:
+        for i, data in enumerate(damaged_pictures(suffix, 200)):
+            (folder / f"{i}{suffix}").write_bytes(data)
+    with up(str(folder), *place.models, **place.dirs) as run:
+        summary = run.finish()
+    assert summary["captured"] == 1000 == summary["delivered"] + summary["dropped"]["unreadable"]
+    assert summary["restarts"] == 0 and summary["dropped"]["unreadable"] > 100
+    assert summary["shm_bytes_left"] == 0
+
+
 def test_a_video_that_is_cut_off_is_examined_as_far_as_it_goes_and_that_is_said(place: Place, tmp_path: Path) -> None:
     whole = tmp_path / "whole.avi"
     writer = cv2.VideoWriter(str(whole), cv2.VideoWriter.fourcc(*"MJPG"), 25, (160, 120))
@@ -99,7 +114,8 @@ def test_pictures_whose_disk_is_unplugged_are_counted_and_the_run_ends(place: Pl
     for i in range(200):
         cv2.imwrite(str(folder / f"{i}.png"), np.full((64, 64, 3), i, np.uint8))
     with up(str(folder), *place.models, **place.dirs) as run:
-        wait_for(lambda: (place.data_dir / "derma.db").exists() and run.stored(), "the first picture")
+        run.wait_ready("sink.0")
+        wait_for(run.stored, "the first picture")
         shutil.rmtree(folder)
         summary = run.finish()
     assert summary["captured"] == 200 == summary["delivered"] + summary["dropped"]["unreadable"]

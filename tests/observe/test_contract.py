@@ -22,6 +22,7 @@ from derma_common.telemetry import (
     WorkerState,
     samples,
 )
+from derma_common.workers.metrics import WorkerMetrics
 from derma_forwarder.content import Content
 from derma_forwarder.forwarder import Forwarder
 from derma_forwarder.stage import ForwarderStage
@@ -84,10 +85,15 @@ def remote() -> Metrics:
     return metrics
 
 
+def worker() -> WorkerMetrics:
+    return WorkerMetrics("job")
+
+
 @pytest.fixture
 def everything(tmp_path: Path) -> list[Sample]:
     endpoints = [
         capture(), detector(), classifier(), sink(tmp_path), supervisor(), forwarder(tmp_path), remote(),
+        worker(),
     ]  # fmt: skip
     return [sample for endpoint in endpoints for sample in exported(endpoint)]
 

@@ -22,7 +22,7 @@ def test_after_a_miss_there_is_a_pause_then_one_probe_and_pauses_grow():
     for _ in range(9):
         breaker.answered()
     now, pauses = 0, []
-    for _ in range(8):
+    for _ in range(9):
         breaker.missed(now)
         breaker.missed(now)  # all that was outstanding misses at once: it counts as one
         start = now

@@ -16,7 +16,7 @@ from support.builders import crops, frame
 from support.redis_server import MISSING, RedisServer, available
 
 from derma_common.cloud.entries import CropJob, JobResult, image_of, pack, unpack
-from derma_common.cloud.streams import Line, jobs_key, results_key
+from derma_common.cloud.streams import CLASSIFIERS, Line, jobs_key, results_key
 from derma_common.errors import StaleHandle
 from derma_common.inference.card import read_card
 from derma_common.inference.classification import Classifier
@@ -36,6 +36,12 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
     server = RedisServer(tmp_path / "redis")
     yield server
     server.stop()
+
+
+@pytest.fixture
+def served(line: Line, classifier_dir: Path) -> None:
+    """As if a worker of the model had been there."""
+    line.join(jobs_key(read_card(classifier_dir).sha256), CLASSIFIERS)
 
 
 @pytest.fixture
@@ -118,7 +124,9 @@ def test_the_real_worker_says_the_same_as_a_local_one(stage_of, server, ring, cl
     assert capacity.finished == {OWNER: 3} and capacity.room == 8  # grown with the answers
 
 
-def test_a_crop_without_an_answer_is_taken_back_and_a_late_answer_changes_nothing(stage_of, ring, line, classifier_dir):
+def test_a_crop_without_an_answer_is_taken_back_and_a_late_answer_changes_nothing(
+    stage_of, ring, line, classifier_dir, served
+):
     stage = stage_of(within_s=0.2)
     online(stage)
     of, _ = captured(ring)
@@ -136,7 +144,7 @@ def test_a_crop_without_an_answer_is_taken_back_and_a_late_answer_changes_nothin
     assert of_kind(list(stage.tick(time.monotonic_ns())), Classifications) == []
 
 
-def test_an_answer_of_another_model_or_an_error_is_no_answer(stage_of, ring, line, classifier_dir):
+def test_an_answer_of_another_model_or_an_error_is_no_answer(stage_of, ring, line, classifier_dir, served):
     card = read_card(classifier_dir)
     for change in ({"model": "other@1"}, {"error": "deadline", "classes": (), "probabilities": ()}):
         stage = stage_of()
@@ -154,7 +162,7 @@ def test_an_answer_of_another_model_or_an_error_is_no_answer(stage_of, ring, lin
         ring.release(of.handle)
 
 
-def test_a_job_is_exactly_what_a_local_classifier_would_be_given(stage_of, ring, line, classifier_dir):
+def test_a_job_is_exactly_what_a_local_classifier_would_be_given(stage_of, ring, line, classifier_dir, served):
     stage = stage_of()
     online(stage)
     of, image = captured(ring)
@@ -200,3 +208,12 @@ def test_it_leaves_when_every_detector_has_confirmed(stage_of, ring):
     assert not stage.finished
     stage.handle(Farewell(OWNER, 0))
     assert stage.finished
+
+
+def test_a_model_that_nobody_serves_gets_no_stream(stage_of, ring, line, classifier_dir):
+    stage = stage_of()
+    online(stage)
+    of, _ = captured(ring)
+    stage.handle(crops(of, 1, owner=OWNER))
+    assert of_kind(collect(stage, lambda out: of_kind(out, Torn)), Torn) == [Torn("cam0", 3, 2, "remote")]
+    assert line.last_id(jobs_key(read_card(classifier_dir).sha256)) == "0-0"

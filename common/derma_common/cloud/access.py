@@ -52,7 +52,7 @@ def _password(file: str) -> str:
         return ""
     path = Path(file).expanduser()
     try:
-        if path.stat().st_mode & 0o077:
+        if path.stat().st_mode & 0o037:
             raise ConfigError(f"cloud.password_file {path} can be read by others: chmod 600 it")
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

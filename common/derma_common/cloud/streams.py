@@ -154,16 +154,17 @@ class Line:
         """Return the known sites."""
         return sorted(name.decode("utf-8", "replace") for name in self._do(self._redis.smembers, SITES))
 
-    def send(self, entries: Sequence[tuple[str, str, bytes]]) -> list[str]:
+    def send(self, entries: Sequence[tuple[str, str, bytes]], new_streams: bool = True) -> list[str]:
         """Append (key, id, data), id `*` for Redis' own. Returns for each "" or why this one alone was refused.
+
+        Without `new_streams` only streams that somebody reads, or did, are appended to.
 
         An id at or below the stream's last one counts as sent: it was, before an answer got lost.
         """
         pipeline = self._redis.pipeline(transaction=False)
         for key, entry_id, data in entries:
-            pipeline.xadd(key, {FIELD: data}, id=entry_id)
-        answers = self._all(pipeline)
-        return ["" if isinstance(a, bytes) or "equal or smaller" in str(a) else str(a) for a in answers]
+            pipeline.xadd(key, {FIELD: data}, id=entry_id, nomkstream=not new_streams)
+        return [_refusal(answer) for answer in self._all(pipeline)]
 
     def last_id(self, key: str) -> str:
         """Return the id of the last entry that a stream ever had; 0-0 when there is no stream."""
@@ -291,6 +292,12 @@ def _failure(error: redis.RedisError) -> LineDown:
 def _of_this_command(error: redis.RedisError) -> bool:
     """Whether an error says something of one command, not of the server or of our rights."""
     return type(error) in (redis.ResponseError, redis.DataError) and not str(error).startswith((*_DENIED, *_TRANSIENT))
+
+
+def _refusal(answer: Any) -> str:
+    if answer is None:
+        return "nobody has ever read this stream"
+    return "" if isinstance(answer, bytes) or "equal or smaller" in str(answer) else str(answer)
 
 
 def _deliveries(answer: Any) -> list[Delivery]:

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from derma_common import telemetry
-from derma_common.contract import Spec
-
-KINDS = ("job", "picture", "findings")
-OUTCOMES = ("done", "expired", "invalid", "poison")  # the last two became dead letters
-CLOUD = (
-    Spec("derma_entries_total", "counter", ("kind", "outcome"), "cloud workers",
-         "Stream entries that were answered or stored, came too late, or became dead letters."),
-    Spec("derma_entries_taken_over_total", "counter", ("kind",), "cloud workers",
-         "Entries taken over from a worker that did not answer."),
-    Spec("derma_entry_wait_seconds", "histogram", ("kind",), "cloud workers",
-         "Arrival of an entry in Redis until a worker has it, by Redis' clock."),
-    Spec("derma_entry_service_seconds", "histogram", ("kind",), "cloud workers",
-         "Time of one batch of entries, from taken to answered."),
-)  # fmt: skip
-telemetry._SPECS.update({spec.name: spec for spec in CLOUD})
+from derma_common.contract import ENTRY_OUTCOMES
+from derma_common.telemetry import Endpoint
 
 
-class WorkerMetrics(telemetry._Endpoint):
+class WorkerMetrics(Endpoint):
     """The metrics of one process that works on streams."""
 
     def __init__(self, kind: str) -> None:
-        """`kind` is one of KINDS."""
+        """`kind` is one of contract.ENTRY_KINDS."""
         super().__init__()
         entries = self.counter("derma_entries_total")
-        self._outcomes = {outcome: entries.labels(kind, outcome) for outcome in OUTCOMES}
+        self._outcomes = {outcome: entries.labels(kind, outcome) for outcome in ENTRY_OUTCOMES}
         self.taken_over = self.counter("derma_entries_taken_over_total").labels(kind)
         self.wait = self.histogram("derma_entry_wait_seconds").labels(kind)
         self.service = self.histogram("derma_entry_service_seconds").labels(kind)
@@ -36,5 +22,5 @@ class WorkerMetrics(telemetry._Endpoint):
         self.read(lambda: [("derma_cloud_connected", (), self.connected)])
 
     def count(self, outcome: str, n: int = 1) -> None:
-        """Count entries with one of OUTCOMES."""
+        """Count entries with one of contract.ENTRY_OUTCOMES."""
         self._outcomes[outcome].inc(n)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-FIRST_PAUSE_NS, LONGEST_PAUSE_NS = 1_000_000_000, 30_000_000_000
+FIRST_PAUSE_NS, LONGEST_PAUSE_NS = 1_000_000_000, 120_000_000_000
 
 
 class Breaker:

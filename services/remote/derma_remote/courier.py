@@ -75,7 +75,7 @@ class Courier:
                 jobs.append(self._outgoing.get())
             try:
                 line = line or self._connect()
-                refused = line.send([(self._jobs, "*", pack(job)) for job in jobs])
+                refused = line.send([(self._jobs, "*", pack(job)) for job in jobs], new_streams=False)
             except LineDown as error:
                 log.info("crops could not be sent: %s", error)
                 if line is not None:

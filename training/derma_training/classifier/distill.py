@@ -70,20 +70,20 @@ class Distillation:
         return distillation_loss(
             logits,
             labels,
-            self.teach(images),
+            self.teach(images).to(logits.device),
             share=self.share,
             temperature=self.temperature,
             smoothing=self.smoothing,
         )
 
     def teach(self, images: Any) -> Any:
-        """Return the teacher's calibrated logits (N, C) for images (N, 3, H, W), resized to its own input."""
-        spec = self.card.input
+        """Return the teacher's calibrated logits (N, C), on the CPU, for images (N, 3, H, W) of any size."""
+        spec, images = self.card.input, images.float().cpu()
         # derma's one exception from "no second resize": these pixels exist only as the student's augmented batch
         if tuple(images.shape[2:]) != (spec.height, spec.width):
             images = functional.interpolate(images, (spec.height, spec.width), mode="bilinear", antialias=True)
         pixels = (images * _planes(self.std) + _planes(self.mean) - _planes(spec.mean)) / _planes(spec.std)
-        batch = np.ascontiguousarray(pixels.numpy(), dtype=np.float32)
+        batch = np.ascontiguousarray(pixels.numpy())
         parts = [
             self.runner.infer({spec.name: batch[start : start + spec.max_batch]})["logits"]
             for start in range(0, len(batch), spec.max_batch)

@@ -24,7 +24,8 @@ def network_of(directory: Path) -> Darknet:
         if len(network(name).heads) == len(anchors):
             net = Darknet(network(name, len(card.classes), card.input.width, card.input.height, anchors))
             load_onnx(net, file)
-            return net.eval()
+            net.eval()
+            return net
     raise ModelError(f"{directory} has {len(anchors)} heads, as none of {', '.join(NETWORKS)} has")
 
 

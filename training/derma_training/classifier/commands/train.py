@@ -130,7 +130,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--manifest", type=Path, required=True, help="CSV made by `derma data prepare`")
     add("--out", type=Path, required=True, help="folder of the run; its name becomes the model's")
     add("--architecture", choices=tuple(ARCHITECTURES), default="efficientnet_b0", metavar="NAME", help=_names())
-    add("--weights", default="", help="first weights: .safetensors, .pt (state dict), a derma model.onnx, or `hub`")
+    add(
+        "--weights",
+        default="",
+        help="first weights: .safetensors, .pt (state dict), model.onnx of derma, folded MobileNetV2 (.npz), or `hub`",
+    )
     add("--recipe", choices=tuple(RECIPES), default="derma", help="derma, or one of the papers'")
     add("--size", type=int, default=0, help="px of the input (default: the architecture's)")
     add("--epochs", type=int, default=0, help="default: the recipe's")

@@ -6,8 +6,6 @@ import datetime
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 import derma_common
 from derma_training.classifier.evaluation.figures import all_figures, group_figures, rounded
 from derma_training.classifier.evaluation.groups import values
@@ -45,8 +43,9 @@ def _unknown(judged: Judged) -> dict[str, Any] | None:
     is_unknown = judged.scored.truth == index
     if not is_unknown.any() or is_unknown.all():
         return None
-    energy = np.mean([seen.energy for seen in judged.seen], axis=0)
-    return unknown_figures(unknown_scores(judged.scored.probabilities, index, energy), is_unknown)
+    known = [judged.scale.membership(network.classes)[:, index] == 0 for network in judged.networks]
+    logits = [seen.logits[:, columns] for seen, columns in zip(judged.seen, known, strict=True)]
+    return unknown_figures(unknown_scores(judged.scored.probabilities, index, logits), is_unknown)
 
 
 def _settings(judged: Judged) -> dict[str, Any]:

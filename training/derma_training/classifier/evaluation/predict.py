@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from derma_common.errors import SourceError
 from derma_common.posterior import STEPPAN_BETA, dihedral_views, zoomed_views
-from derma_common.posterior_abstention import negative_energy
 from derma_common.preprocess import Image, cut, resize, softmax, square_around
 from derma_common.recordings import read_picture
 from derma_training.classifier.crops import centre_square, in_px
@@ -37,11 +36,6 @@ class Seen:
     probabilities: Floats
     logits: Floats
     features: npt.NDArray[np.float32] | None
-
-    @property
-    def energy(self) -> Floats:
-        """The logarithm of the summed exponentials of the logits, (N,): high for what the network knows."""
-        return negative_energy(self.logits)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from derma_common.posterior_abstention import max_softmax, negative_energy
 from derma_training.classifier.metrics_binary import auroc, curve
 
 Floats = npt.NDArray[np.float64]
@@ -16,16 +17,17 @@ Mask = npt.NDArray[np.bool_]
 FOUND = 0.95  # of the unknown, where the false alarms among known lesions are counted
 
 
-def unknown_scores(probabilities: Floats, unknown: int, energy: Floats) -> dict[str, Floats]:
+def unknown_scores(probabilities: Floats, unknown: int, known_logits: Sequence[Floats]) -> dict[str, Floats]:
     """Return name -> (N,) scores that are higher for what is less like a lesion of the known classes.
 
-    probabilities: (N, C), unknown: the index of the class UNK, energy: (N,) T·logsumexp(logits / T).
+    probabilities: (N, C), unknown: the index of the class UNK. known_logits: of each network (N, K), without UNK: a
+    network that learnt UNK is as sure of it as of any class, and only the others say how much a lesion is like one.
     """
-    known = np.delete(probabilities, unknown, axis=1)
+    energies = [negative_energy(logits) for logits in known_logits]  # Liu et al. 2020
     return {
         "p_unk": probabilities[:, unknown],
-        "max_softmax": -known.max(axis=1),  # Hendrycks & Gimpel 2017
-        "energy": -energy,  # Liu et al. 2020
+        "max_softmax": -max_softmax(np.delete(probabilities, unknown, axis=1)),  # Hendrycks & Gimpel 2017
+        "energy": -np.mean(energies, axis=0),
     }
 
 

@@ -28,6 +28,8 @@ def grouped_folds(
 ) -> list[str]:
     """Return a fold, one of the names in `shares`, for each picture; all pictures of a group get the same.
 
+    A fold whose share is 0 gets none.
+
     Groups that hold most of some class are dealt first, at random among equals; each goes where it least increases
     Σ (n − m)² / m over folds and classes, n being the pictures there and m = share × pictures of the class.
     """

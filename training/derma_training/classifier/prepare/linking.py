@@ -11,7 +11,7 @@ from derma_common.errors import ConfigError
 from derma_training.classifier.prepare.found import Found
 from derma_training.classifier.tables import read_records
 
-ISIC_ID = re.compile(r"ISIC_\d{7}")
+ISIC_ID = re.compile(r"(ISIC_\d{7})(_downsampled)?")
 
 
 def known_links(rows: Sequence[Found], tables: Sequence[Path]) -> list[tuple[int, int]]:
@@ -25,8 +25,8 @@ def known_links(rows: Sequence[Found], tables: Sequence[Path]) -> list[tuple[int
     lesions = _lesions(tables)
     for i, one in enumerate(rows):
         keys = [group_key(one)] if one.group else []
-        if ISIC_ID.fullmatch(one.name):
-            keys.append(one.name)
+        isic = ISIC_ID.fullmatch(one.name)
+        keys += [isic.group(1)] if isic else []
         keys += lesions.get(one.name, [])
         links += [(first.setdefault(key, i), i) for key in keys]
     return links
@@ -49,6 +49,7 @@ def _lesions(tables: Sequence[Path]) -> dict[str, list[str]]:
 
 
 def group_key(one: Found) -> str:
+    """Return what names a picture's lesion or patient across sources."""
     return f"{one.source}/{one.group}" if one.group.isdecimal() else one.group
 
 

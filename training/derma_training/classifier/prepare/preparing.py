@@ -20,7 +20,7 @@ from derma_training.classifier.prepare.duplicates import near_duplicates
 from derma_training.classifier.prepare.folds import connected, grouped_folds
 from derma_training.classifier.prepare.found import Found, Reading
 from derma_training.classifier.prepare.layouts import LAYOUTS, Layout
-from derma_training.classifier.prepare.linking import group_key, group_names, known_links
+from derma_training.classifier.prepare.linking import group_names, known_links
 from derma_training.progress import Progress
 
 MANIFEST_FILE = "manifest.csv"
@@ -58,47 +58,44 @@ class Preparation:
 
 def prepare(wish: Preparation) -> dict[str, Any]:
     """Write OUT/manifest.csv, OUT/images and OUT/classes.png; return a summary. Raises ConfigError."""
-    left_out: Counter[str] = Counter()
     found = [(one, LAYOUTS[source.layout]) for source in wish.sources for one in _read(source, wish)]
-    strange = sorted(set(wish.test_sources) - {one.source for one, _ in found})
-    if strange:
-        raise ConfigError(f"--test names no source: {', '.join(strange)}")
-    _check_classes([one for one, _ in found], wish.classes)
-    if wish.commercial:
-        admitted = [pair for pair in found if is_commercial(pair[0].licence)]
-        left_out["licence neither CC0 nor CC BY"] = len(found) - len(admitted)
-        found = admitted
-    if not found:
+    _check([one for one, _ in found], wish)
+    admitted = [pair for pair in found if is_commercial(pair[0].licence) or not wish.commercial]
+    if not admitted:
         raise ConfigError("no picture is left" + (": none is CC0 or CC BY" if wish.commercial else ""))
+    rows = [one for one, _ in admitted]
     wish.out.mkdir(parents=True, exist_ok=True)
-    prepared = _process(found, wish)
-    rows = [one for one, _ in found]
-    duplicates = near_duplicates(np.stack([one.fingerprint for one in prepared]))
-    known = known_links(rows, wish.links)
-    component = connected(len(rows), [*duplicates, *known])
+    cleaned = _process(admitted, wish)
+    duplicates = near_duplicates(np.stack([one.fingerprint for one in cleaned]))
+    component = connected(len(rows), [*duplicates, *known_links(rows, wish.links)])
     kept = _without_copies_of_tested(rows, component)
-    left_out["near a picture of a stated test part"] = len(rows) - len(kept)
     names = group_names(rows, component)
     folds = _deal([rows[i] for i in kept], [names[i] for i in kept], wish)
-    manifest = [
-        _row(rows[i], prepared[i], names[i], fold) for i, fold in zip(kept, folds, strict=True)
-    ]  # fmt: skip
+    manifest = [_row(rows[i], cleaned[i], names[i], fold) for i, fold in zip(kept, folds, strict=True)]
     manifest.sort(key=lambda row: row.file)
     write_manifest(manifest, wish.out / MANIFEST_FILE)
-    counts = class_counts(manifest)
-    save(bars(counts, f"{len(manifest)} pictures"), wish.out / PICTURE_FILE)
-    return {
-        "manifest": str(wish.out / MANIFEST_FILE),
-        "pictures": len(manifest),
-        "classes": counts,
-        "folds": dict(sorted(Counter(row.fold for row in manifest).items())),
-        "groups": len({row.group for row in manifest}),
-        "sources": dict(sorted(Counter(row.source for row in manifest).items())),
-        "licences": dict(sorted(Counter(row.licence for row in manifest).items())),
-        "licence_of_a_model": licence_of_model(row.licence for row in manifest),
+    save(bars(class_counts(manifest), f"{len(manifest)} pictures"), wish.out / PICTURE_FILE)
+    left_out = {
+        "licence neither CC0 nor CC BY": len(found) - len(admitted),
+        "near a picture of a stated test part": len(rows) - len(kept),
+    }
+    return summary_of(manifest, wish.out) | {
         "near_duplicate_pairs": len(duplicates),
         "left_out": {reason: n for reason, n in left_out.items() if n},
-        "picture": str(wish.out / PICTURE_FILE),
+    }
+
+
+def summary_of(rows: Sequence[Row], out: Path) -> dict[str, Any]:
+    """Return what a manifest in `out` holds, as plain values."""
+    counted = {"folds": "fold", "sources": "source", "licences": "licence"}
+    return {
+        "manifest": str(out / MANIFEST_FILE),
+        "picture": str(out / PICTURE_FILE),
+        "pictures": len(rows),
+        "groups": len({row.group for row in rows}),
+        "classes": class_counts(rows),
+        **{name: dict(sorted(Counter(getattr(row, of) for row in rows).items())) for name, of in counted.items()},
+        "licence_of_a_model": licence_of_model(row.licence for row in rows),
     }
 
 
@@ -115,12 +112,16 @@ def _read(source: Source, wish: Preparation) -> list[Found]:
     return rows
 
 
-def _check_classes(found: Sequence[Found], allowed: Sequence[str]) -> None:
-    strange = [one for one in found if allowed and one.label not in allowed]
+def _check(found: Sequence[Found], wish: Preparation) -> None:
+    """Raise ConfigError when a source to hold out does not exist, or a label is none of the classes allowed."""
+    absent = sorted(set(wish.test_sources) - {one.source for one in found})
+    if absent:
+        raise ConfigError(f"--test names no source: {', '.join(absent)}")
+    strange = [one for one in found if wish.classes and one.label not in wish.classes]
     if strange:
         raise ConfigError(
-            f"{len(strange)} pictures have labels that are none of {', '.join(allowed)}: first {strange[0].name} of "
-            f"{strange[0].source}, {strange[0].label!r}; translate labels with --map WORD=CLASS, or WORD= to leave out"
+            f"{len(strange)} pictures have labels that are none of {', '.join(wish.classes)}: first {strange[0].name} "
+            f"of {strange[0].source}, {strange[0].label!r}; translate them with --map WORD=CLASS, or WORD= to leave out"
         )
 
 
@@ -149,9 +150,9 @@ def _without_copies_of_tested(rows: Sequence[Found], component: Sequence[int]) -
     Raises ConfigError when one source states that a lesion or patient is in both parts.
     """
     tested = {component[i] for i, one in enumerate(rows) if one.stated == TEST}
-    stated: dict[str, str] = {}
+    stated: dict[tuple[str, str], str] = {}
     for one in rows:
-        if one.group and one.stated and stated.setdefault(group_key(one), one.stated) != one.stated:
+        if one.group and one.stated and stated.setdefault((one.source, one.group), one.stated) != one.stated:
             raise ConfigError(
                 f"{one.source} states that {one.group} is both in train and in test: a lesion or patient in two parts "
                 "makes every figure flatter; correct its column, or remove it to have the folds dealt"
@@ -160,15 +161,16 @@ def _without_copies_of_tested(rows: Sequence[Found], component: Sequence[int]) -
 
 
 def _deal(rows: Sequence[Found], groups: Sequence[str], wish: Preparation) -> list[str]:
-    """Return the fold of each row: stated test parts stay, the rest is dealt by group."""
+    """Return the fold of each row: a stated test part stays, the rest is dealt by group.
+
+    Of a source that states a split, nothing more goes to test.
+    """
     stating = {one.source for one in rows if one.stated}
     numbered = {str(fold): (1.0 - wish.test_share) / wish.folds for fold in range(wish.folds)}
     bound = {group for one, group in zip(rows, groups, strict=True) if one.source in stating}
     folds = [TEST] * len(rows)
     for shares, is_bound in (({TEST: wish.test_share, **numbered}, False), (numbered, True)):
-        chosen = [
-            i for i, one in enumerate(rows) if one.stated != TEST and (groups[i] in bound) is is_bound
-        ]  # fmt: skip
+        chosen = [i for i, one in enumerate(rows) if one.stated != TEST and (groups[i] in bound) is is_bound]
         if chosen:
             dealt = grouped_folds([rows[i].label for i in chosen], [groups[i] for i in chosen], shares, wish.seed)
             for i, fold in zip(chosen, dealt, strict=True):
@@ -177,19 +179,8 @@ def _deal(rows: Sequence[Found], groups: Sequence[str], wish: Preparation) -> li
 
 
 def _row(one: Found, done: Prepared, group: str, fold: str) -> Row:
-    return Row(
-        done.file,
-        one.label,
-        group,
-        fold,
-        one.licence,
-        one.source,
-        done.box,
-        one.age,
-        one.sex,
-        one.site,
-        one.fitzpatrick,
-    )
+    about = (one.age, one.sex, one.site, one.fitzpatrick)
+    return Row(done.file, one.label, group, fold, one.licence, one.source, done.box, *about)
 
 
 def class_counts(rows: Sequence[Row]) -> dict[str, dict[str, int]]:

@@ -28,7 +28,7 @@ SHOWN = 3  # classes of a line
 
 def classify(
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE…", help="Pictures, folders of pictures, or quoted patterns ('*.jpg').")
+        list[str], typer.Argument(metavar="IMAGE", help="Pictures, folders of pictures, or quoted patterns ('*.jpg').")
     ],
     whole_image: Annotated[
         bool, typer.Option("--whole-image", help="Each picture is a lesion's close-up: classify its middle square.")

@@ -20,7 +20,7 @@ from derma_common.shipped import model_dir, shipped_models
 app = typer.Typer(help="List, show and check models: shipped ones by name, others by folder.", no_args_is_help=True)
 Names = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[MODEL…]", help="Shipped names or folders; without any, all shipped."),
+    typer.Argument(metavar="MODEL", help="Shipped names or folders; without any, all shipped."),
 ]
 SHOWN_HASH = 12
 

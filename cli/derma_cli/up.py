@@ -42,7 +42,7 @@ def up(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME=]SOURCE…",
+            metavar="[NAME=]SOURCE",
             help="Video files, pictures, folders, quoted patterns ('*.jpg'), camera numbers, rtsp:// or http:// "
             "addresses, synthetic://?frames=N&seed=S.",
         ),

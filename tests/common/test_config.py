@@ -104,7 +104,10 @@ def test_other_variables_of_the_environment_are_left_alone():
         ("capture = 5", "[capture] must be a table"),
         ("[camera]\nname = 'a'", "cameras are written as [[camera]] tables"),
         ("[[camera]]\nname = 'a'", "a [[camera]] needs `name` and `source`"),
-        ("[[camera]]\nname = 'a'\nsource = '0'\nsuorce = '0'", "camera a: unknown setting suorce; did you mean 'source'?"),
+        (
+            "[[camera]]\nname = 'a'\nsource = '0'\nsuorce = '0'",
+            "camera a: unknown setting suorce; did you mean 'source'?",
+        ),
         ("[[camera]]\nname = 'a'\nsource = '0'\nfps = -1", "camera a: fps must be at least 0"),
         ("[[camera]]\nname = 'a'\nsource = '0'\nwidth_px = 1.5", "camera a: width_px must be a whole number"),
         ("[[camera]]\nname = 'a'\nsource = '0'\npixel_format = 'mjpeg'", "four letters such as MJPG"),

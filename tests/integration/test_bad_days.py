@@ -111,14 +111,14 @@ def test_a_video_that_is_cut_off_is_examined_as_far_as_it_goes_and_that_is_said(
 def test_pictures_whose_disk_is_unplugged_are_counted_and_the_run_ends(place: Place, tmp_path: Path) -> None:
     folder = tmp_path / "disk"
     folder.mkdir()
-    for i in range(200):
-        cv2.imwrite(str(folder / f"{i}.png"), np.full((64, 64, 3), i, np.uint8))
+    for i in range(800):  # 12 s for the detector: they are not all read before the disk goes
+        cv2.imwrite(str(folder / f"{i}.png"), np.full((64, 64, 3), i % 256, np.uint8))
     with up(str(folder), *place.models, **place.dirs) as run:
         run.wait_ready("sink.0")
         wait_for(run.stored, "the first picture")
         shutil.rmtree(folder)
         summary = run.finish()
-    assert summary["captured"] == 200 == summary["delivered"] + summary["dropped"]["unreadable"]
+    assert summary["captured"] == 800 == summary["delivered"] + summary["dropped"]["unreadable"]
     assert summary["delivered"] > 0 and summary["dropped"]["unreadable"] > 0
 
 

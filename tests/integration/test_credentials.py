@@ -61,15 +61,8 @@ def locked():
 def test_a_password_reaches_the_camera_and_nothing_that_others_read(
     place: Place, locked: MjpegCamera, camera: list[str]
 ) -> None:
-    arguments = [
-        *camera,
-        "--set",
-        "tracing.enabled=true",
-        "--set",
-        "tracing.sample_ratio=1",
-        "--set",
-        "logging.level=debug",
-    ]
+    settings = ("capture.read_timeout_s=1", "tracing.enabled=true", "tracing.sample_ratio=1", "logging.level=debug")
+    arguments = [*camera, *(word for setting in settings for word in ("--set", setting))]
     with up(*arguments, *place.models, **place.dirs) as run:
         run.wait_ready("sink.0", "capture.room")
         frames = "SELECT count(*) FROM frames WHERE outcome = 'delivered'"

@@ -146,6 +146,16 @@ def test_a_frozen_body_keeps_its_weights_and_learns_its_norms(manifest: Manifest
     assert not any("conv" in name for name in moved)
 
 
+def test_kept_stages_never_learn(manifest: Manifest, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, ema_decay=0.0)
+    torch.manual_seed(0)
+    before = dict(setup_of(manifest, recipe=recipe).network(folded=False).named_parameters())
+    after = weights(run(manifest, tmp_path, setup_of(manifest, recipe=recipe, kept_stages=2), epochs=1))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any(name.startswith("body.blocks.2") for name in moved) and "body.classifier.weight" in moved
+    assert not any(name.startswith(("body.conv_stem", "body.bn1", "body.blocks.0", "body.blocks.1")) for name in moved)
+
+
 def test_metadata_is_learned_from_and_such_a_network_is_kept_but_not_exported(
     manifest: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -247,6 +257,7 @@ def test_other_data_do_not_go_on_with_a_run(tmp_path: Path, capsys: pytest.Captu
         (["--batch", "1"], "--batch must be 2 or more"),
         (["--size", "16"], "--size must be 32 or more"),
         (["--epochs", "-1"], "cannot be negative"),
+        (["--size", "32", "--keep-stages", "99"], "only an EfficientNet keeps stages, and not 99"),
         (["--fold", "7"], "there is no fold 7"),
         (["--weights", "none.pt"], "there is no file none.pt"),
         (["--weights", "none/model.onnx"], "none is no model"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from derma_training.classifier.about import encoder_of
 from derma_training.classifier.imbalance import (
+    class_draws,
     class_weights,
     effective_number,
     epoch_length,
@@ -89,7 +90,8 @@ def test_from_scratch_all_layers_learn_alike_and_lr_moves_the_peak() -> None:
 
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_a_stored_recipe_is_read_again(name: str) -> None:
-    assert recipe_from(asdict(RECIPES[name])) == RECIPES[name]
+    recipe = replace(RECIPES[name], emphasis=(("MEL", 2.0),))
+    assert recipe_from(asdict(recipe)) == recipe
 
 
 def test_effective_number_weights_are_those_of_the_papers_counts() -> None:
@@ -146,10 +148,27 @@ def test_a_class_is_drawn_as_the_square_root_of_its_size() -> None:
 
 def test_what_a_network_learns_of_frequencies_follows_draws_and_costs() -> None:
     pictures = {"NV": 900, "MEL": 100}
-    assert learned_counts(pictures, "natural", "none", 0.999) == pictures
-    assert learned_counts(pictures, "over", "none", 0.999) == {"NV": 500, "MEL": 500}
-    assert learned_counts(pictures, "natural", "inverse", 0.999) == {"NV": 500, "MEL": 500}
-    assert learned_counts(pictures, "sqrt", "none", 0.999) == {"NV": 750, "MEL": 250}
+    plain = replace(STEPPAN, sampling="natural", class_weights="none")
+    assert learned_counts(pictures, plain) == pictures
+    assert learned_counts(pictures, replace(plain, sampling="over")) == {"NV": 500, "MEL": 500}
+    assert learned_counts(pictures, replace(plain, class_weights="inverse")) == {"NV": 500, "MEL": 500}
+    assert learned_counts(pictures, replace(plain, sampling="sqrt")) == {"NV": 750, "MEL": 250}
+    assert learned_counts(pictures, replace(plain, emphasis=(("MEL", 9.0),))) == {"NV": 500, "MEL": 500}
+
+
+@pytest.mark.parametrize("sampling", ["natural", "sqrt", "over", "under"])
+def test_an_emphasised_class_is_drawn_so_many_times_as_often(sampling: str) -> None:
+    emphasis = (("MEL", 3.0),)
+    orders = [
+        epoch_order(LABELS, sampling, np.random.default_rng(seed), emphasis)  # type: ignore[arg-type]
+        for seed in range(400)
+    ]
+    many = Counter(LABELS[i] for order in orders for i in order)
+    shares = class_draws({"NV": 60, "MEL": 25, "DF": 4}, sampling, emphasis)  # type: ignore[arg-type]
+    plain = class_draws({"NV": 60, "MEL": 25, "DF": 4}, sampling)  # type: ignore[arg-type]
+    assert shares["MEL"] / shares["NV"] == pytest.approx(3 * plain["MEL"] / plain["NV"])
+    assert many["MEL"] / many["NV"] == pytest.approx(shares["MEL"] / shares["NV"], rel=0.1)
+    assert all(len(order) == epoch_length(LABELS, sampling) for order in orders)  # type: ignore[arg-type]
 
 
 def test_what_is_known_of_a_person_becomes_numbers(tmp_path) -> None:  # type: ignore[no-untyped-def]

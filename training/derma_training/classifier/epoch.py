@@ -27,7 +27,8 @@ SAVE_EVERY_S = 300.0
 def train_one_epoch(run: Run, job: Job) -> dict[str, Any]:
     """Train one epoch, or what the budget or an earlier kill leaves of it; return its figures."""
     recipe = job.setup.recipe
-    order = epoch_order(job.labels, recipe.sampling, np.random.default_rng((job.setup.seed, run.epoch)))
+    rng = np.random.default_rng((job.setup.seed, run.epoch))
+    order = epoch_order(job.labels, recipe.sampling, rng, recipe.emphasis)
     rows = [job.rows[i] for i in order]
     starts = range(run.position, job.steps_per_epoch * job.batch, job.batch)
     first_step, before_s, last_s, saved_s, losses = run.step, run.elapsed_s, job.clock(), 0.0, []

@@ -114,7 +114,7 @@ def export_network(trained: Trained, manifest: Manifest, directory: Path) -> Mod
         temperature=round(temperature, 4),
         crop_margin=CROP_MARGIN,
         training_data=sources_of(learned),
-        class_counts=learned_counts(counts, recipe.sampling, recipe.class_weights, recipe.beta),
+        class_counts=learned_counts(counts, recipe),
         figures={
             "training": {
                 "recipe": recipe.name,

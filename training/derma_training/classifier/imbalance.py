@@ -7,25 +7,40 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from derma_training.classifier.recipes import ClassWeights, Sampling
+from derma_training.classifier.recipes import ClassWeights, Emphasis, Recipe, Sampling
 
 Floats = npt.NDArray[np.float64]
 
 
-def epoch_order(labels: Sequence[str], sampling: Sampling, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def class_draws(counts: Mapping[str, int], sampling: Sampling, emphasis: Emphasis = ()) -> dict[str, float]:
+    """Return how often each class is drawn, as a share: n, √n or all alike, times its emphasis."""
+    factor = dict(emphasis)
+    mass = {
+        name: {"natural": n, "sqrt": n**0.5, "over": 1.0, "under": 1.0}[sampling] * factor.get(name, 1.0)
+        for name, n in counts.items()
+    }
+    return {name: m / sum(mass.values()) for name, m in mass.items()}
+
+
+def epoch_order(
+    labels: Sequence[str], sampling: Sampling, rng: np.random.Generator, emphasis: Emphasis = ()
+) -> npt.NDArray[np.int64]:
     """Return the indices of one epoch, in order.
 
     "natural": every picture once. "sqrt": as many draws, a class as often as the root of its size. "over": every class
     as often as the largest, each of its pictures at least once. "under": every class as often as the smallest.
+    With an emphasis, pictures are drawn with replacement, classes as `class_draws` says.
     """
     by_class = {name: np.flatnonzero(np.asarray(labels) == name) for name in sorted(set(labels))}
-    if sampling == "natural":
+    if sampling == "natural" and not emphasis:
         return rng.permutation(len(labels))
-    if sampling == "sqrt":
+    if sampling == "sqrt" or emphasis:
+        shares = class_draws({name: len(indices) for name, indices in by_class.items()}, sampling, emphasis)
         chance = np.empty(len(labels))
-        for indices in by_class.values():
-            chance[indices] = 1.0 / np.sqrt(len(indices))
-        return np.asarray(rng.choice(len(labels), len(labels), p=chance / chance.sum()), dtype=np.int64)
+        for name, indices in by_class.items():
+            chance[indices] = shares[name] / len(indices)
+        n = epoch_length(labels, sampling)
+        return np.asarray(rng.choice(len(labels), n, p=chance / chance.sum()), dtype=np.int64)
     sizes = [len(indices) for indices in by_class.values()]
     if sampling == "under":
         chosen = [rng.choice(indices, min(sizes), replace=False) for indices in by_class.values()]
@@ -66,12 +81,13 @@ def class_weights(counts: Sequence[int], kind: ClassWeights, beta: float = 0.999
     return np.asarray(weights / weights.mean(), dtype=np.float64)
 
 
-def learned_counts(pictures: Mapping[str, int], sampling: Sampling, kind: ClassWeights, beta: float) -> dict[str, int]:
-    """Return counts in proportion to the prior that a network learns: pictures × draws × cost, Σ as pictures.
+def learned_counts(pictures: Mapping[str, int], recipe: Recipe) -> dict[str, int]:
+    """Return counts in proportion to the prior that a network learns: draws × cost of each class, Σ as pictures.
 
     This, not the number of pictures, is what prior rescaling must divide by; they agree for natural sampling.
     """
-    n = np.asarray(list(pictures.values()), dtype=np.float64)
-    drawn = {"natural": n, "sqrt": np.sqrt(n), "over": np.ones(len(n)), "under": np.ones(len(n))}[sampling]
-    mass = drawn * class_weights(list(pictures.values()), kind, beta)
-    return {name: max(1, round(m)) for name, m in zip(pictures, n.sum() * mass / mass.sum(), strict=True)}
+    drawn = class_draws(pictures, recipe.sampling, recipe.emphasis)
+    costs = class_weights(list(pictures.values()), recipe.class_weights, recipe.beta)
+    mass = np.asarray(list(drawn.values())) * costs
+    total = sum(pictures.values())
+    return {name: max(1, round(m)) for name, m in zip(pictures, total * mass / mass.sum(), strict=True)}

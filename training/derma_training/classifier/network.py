@@ -26,6 +26,7 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is untyped here
         super().__init__()
         self.body = body
         self.frozen = False
+        self.kept_stages = 0
         self.about: nn.Module | None = None
         self.joined: nn.Linear | None = None
         if about:
@@ -66,7 +67,7 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is untyped here
         return [body[:middle], body[middle:], head]
 
     def freeze_body(self, frozen: bool) -> None:
-        """Keep the body's weights as they are, but for its norms; or let them learn again."""
+        """Keep the body's weights as they are, but for its norms; or let them learn again, but for the kept stages."""
         self.frozen = frozen
         for group in self.layer_groups()[:-1]:
             for parameter in group:
@@ -75,6 +76,20 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is untyped here
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 for parameter in module.parameters():
                     parameter.requires_grad_(True)
+        for module in self._kept():
+            for parameter in module.parameters():
+                parameter.requires_grad_(False)
+
+    def _kept(self) -> list[Any]:
+        """Return the modules that never learn: a step costs less, as nothing is propagated back through large maps.
+
+        Raises ConfigError when the body has no such stages.
+        """
+        if not self.kept_stages:
+            return []
+        if not hasattr(self.body, "blocks") or self.kept_stages > len(self.body.blocks):
+            raise ConfigError(f"only an EfficientNet keeps stages, and not {self.kept_stages}")
+        return [self.body.conv_stem, self.body.bn1, *self.body.blocks[: self.kept_stages]]
 
 
 def build(architecture: str, classes: int, *, dropout: float = 0.2, head: str = "linear", about: int = 0) -> Network:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Sampling = Literal["natural", "sqrt", "over", "under"]
+Emphasis = tuple[tuple[str, float], ...]  # class, factor on its draws
 ClassWeights = Literal["none", "inverse", "effective"]
 
 
@@ -42,6 +43,7 @@ class Recipe:
     decay_norms: bool = True  # decay biases and norms too
     cycle_momentum: bool = True
     sampling: Sampling = "natural"
+    emphasis: Emphasis = ()
     class_weights: ClassWeights = "none"
     beta: float = 0.999  # of the effective number
     label_smoothing: float = 0.0
@@ -102,7 +104,19 @@ DERMA = Recipe(
     scratch_lr=6e-4,
 )
 
-RECIPES = {recipe.name: recipe for recipe in (DERMA, STEPPAN, ESTEVA)}
+# to go on with a network that already knows lesions
+FINETUNE = replace(
+    DERMA,
+    name="derma-finetune",
+    augmentation="derma-light",
+    stages=(Stage(1.0, 2.5e-4, 6e-4),),
+    epochs=10,
+    ema_decay=0.997,
+    early_share=0.0,
+    early_scale=1.0,
+)
+
+RECIPES = {recipe.name: recipe for recipe in (DERMA, FINETUNE, STEPPAN, ESTEVA)}
 
 
 def adapted(recipe: Recipe, pretrained: bool, peak_lr: float = 0.0) -> Recipe:
@@ -121,4 +135,6 @@ def adapted(recipe: Recipe, pretrained: bool, peak_lr: float = 0.0) -> Recipe:
 
 def recipe_from(values: Mapping[str, Any]) -> Recipe:
     """Return the recipe that was stored as a dictionary. Raises TypeError and KeyError when it is none."""
-    return Recipe(**{**values, "stages": tuple(Stage(**stage) for stage in values["stages"])})
+    stages = tuple(Stage(**stage) for stage in values["stages"])
+    emphasis = tuple((name, factor) for name, factor in values["emphasis"])
+    return Recipe(**{**values, "stages": stages, "emphasis": emphasis})

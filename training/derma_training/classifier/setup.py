@@ -19,6 +19,7 @@ class Setup:
     """What defines a run: a checkpoint is taken up only by the same.
 
     sites: of the metadata, None without. folded: the weights it started from had their batch norms folded away.
+    kept_stages: of the body, from the first, that never learn.
     inherited: licences of the models of derma that it started or learned from. data: digest of the manifest.
     """
 
@@ -35,6 +36,7 @@ class Setup:
     seed: int = 0
     sites: tuple[str, ...] | None = None
     folded: bool = False
+    kept_stages: int = 0
     inherited: tuple[str, ...] = ()
     data: str = ""
 
@@ -50,6 +52,7 @@ class Setup:
         network = build(self.architecture, len(self.classes), dropout=recipe.dropout, head=recipe.head, about=about)
         if folded:
             fold_norms(network.body)
+        network.kept_stages = self.kept_stages
         return network
 
 

@@ -75,6 +75,7 @@ def _started(job: Job) -> Run:
     check_size(network, job.setup.size)
     if job.setup.weights and not begun:
         load_weights(network, job.setup.architecture, job.setup.weights, lambda: _sample(job))
+    network.freeze_body(False)
     run = new_run(job.setup, network, job.device)
     if begun:
         resume(run, job.setup, job.out)

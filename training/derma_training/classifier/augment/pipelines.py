@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import cv2
 import numpy as np
@@ -39,11 +40,18 @@ SOFT_RANGE = (0.35, 0.8)
 GREY = 128
 
 
-def derma(image: Image, box: Box | None, size: int, rng: np.random.Generator) -> Image:
+def derma(
+    image: Image,
+    box: Box | None,
+    size: int,
+    rng: np.random.Generator,
+    turn_chance: float = 0.5,
+    cover_chance: float = 0.5,
+) -> Image:
     """Cut as the pipeline does, with the errors of a detector, then vary what cameras and light vary."""
     crop = cut(image, random_square(image, box, rng), size)
     crop = dihedral(crop, int(rng.integers(8)))
-    if rng.random() < 0.5:
+    if rng.random() < turn_chance:
         middle = (size - 1) / 2.0
         crop = warp(crop, about(rotation(rng.uniform(-45, 45)) @ scaling(rng.uniform(1.0, 1.1)), middle, middle))
     if rng.random() < 0.15:
@@ -54,7 +62,7 @@ def derma(image: Image, box: Box | None, size: int, rng: np.random.Generator) ->
     crop = relight(crop, brightness, contrast, gains)
     if rng.random() < 0.3:
         crop = saturate(crop, rng.uniform(0.6, 1.4))
-    return cutout(crop, rng, size // 6, GREY) if rng.random() < 0.5 else crop
+    return cutout(crop, rng, size // 6, GREY) if rng.random() < cover_chance else crop
 
 
 def random_square(image: Image, box: Box | None, rng: np.random.Generator) -> Square:
@@ -132,4 +140,9 @@ def _method(scale: float) -> int:
     return cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR
 
 
-AUGMENTATIONS: dict[str, Augmentation] = {"derma": derma, "steppan": steppan, "esteva": esteva}
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "derma": derma,
+    "derma-light": partial(derma, turn_chance=0.3, cover_chance=0.1),
+    "steppan": steppan,
+    "esteva": esteva,
+}

@@ -73,6 +73,7 @@ def _train(options: argparse.Namespace, manifest: Manifest) -> dict[str, Any]:
         seed=options.seed,
         sites=encoder_of(manifest.part("train", options.fold)).sites if options.metadata else None,
         folded=is_folded(options.weights),
+        kept_stages=options.keep_stages,
         inherited=_inherited(options.weights, options.teacher),
         data=hashlib.sha256(options.manifest.read_bytes()).hexdigest()[:12],
     )
@@ -118,8 +119,16 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         "sampling": options.sampling,
         "class_weights": options.class_weights,
         "beta": options.beta,
+        "emphasis": tuple(options.emphasis),
     }
     return replace(recipe, **{name: value for name, value in changes.items() if value})
+
+
+def _emphasis(words: str) -> tuple[str, float]:
+    name, _, factor = words.rpartition("=")
+    if not name or not factor.replace(".", "", 1).isdecimal() or float(factor) == 0.0:
+        raise argparse.ArgumentTypeError(f"{words!r} is not CLASS=FACTOR, a number above 0")
+    return name, float(factor)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -143,8 +152,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch", type=int, default=0, help="pictures in a step (default: the recipe's)")
     add("--lr", type=float, default=0.0, help="highest learning rate (default: the recipe's)")
     add("--sampling", choices=get_args(Sampling), help="over or under: classes drawn equally often")
+    add(
+        "--emphasis",
+        type=_emphasis,
+        action="append",
+        default=[],
+        metavar="CLASS=F",
+        help="draw a class F times as often",
+    )
     add("--class-weights", choices=get_args(ClassWeights), help="what a mistake costs: 1 / n, or 1 / effective number")
     add("--beta", type=float, default=0.0, help="of the effective number (default 0.999)")
+    add("--keep-stages", type=int, default=0, metavar="N", help="the first N stages of an EfficientNet never learn")
     add("--patience", type=int, default=0, help="stop after so many epochs without a better BMA; keep the best")
     add("--teacher", default="", metavar="DIR", help="a model directory with the same classes to learn from too")
     add("--metadata", action="store_true", help="use age, sex and site too (for study: such a network is not exported)")

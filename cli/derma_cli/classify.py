@@ -17,6 +17,7 @@ from derma_cli.oneshot import Examiner, Lesion
 from derma_cli.options import AsJson, ConfigFile, DataDir, resolve
 from derma_common.config import checked_tile_px
 from derma_common.errors import SourceError
+from derma_common.inference.explain import NOTABLE
 from derma_common.preprocess import Image
 from derma_common.recordings import Picture, PictureFiles, open_recording, shown
 from derma_common.seqset import SeqSet
@@ -147,7 +148,8 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
         score = "" if lesion["score"] is None else f"  score {lesion['score']:.2f}"
         yield f"  {number:<3} box {box}{score}  " + "  ".join(f"{name} {p:.2f}" for name, p in ranked)
         if why := lesion.get("explanation"):
-            x, y = why["at"]
-            yield f"      {why['class']} loses at most {why['largest_loss']:.2f} where ({x:.0f}, {y:.0f}) is covered"
+            (x, y), loss = why["at"], why["largest_loss"]
+            where = f"where ({x:.0f}, {y:.0f}) is covered" if loss >= NOTABLE else "wherever it is covered"
+            yield f"      {why['class']} loses at most {loss:.2f} {where}"
     if result["picture"]:
         yield f"  drawn: {result['picture']}"

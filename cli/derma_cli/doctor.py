@@ -19,7 +19,7 @@ from derma_common.errors import ResourceError
 
 def doctor(
     tune: Annotated[
-        bool, typer.Option("--tune", help="Measure for a minute and write the best threads into the settings file.")
+        bool, typer.Option("--tune", help="Measure for a minute, best while idle; write the threads to derma.toml.")
     ] = False,
     as_json: AsJson = False,
     config: ConfigFile = None,

@@ -11,7 +11,7 @@ import numpy as np
 from derma_cli.oneshot import Explanation, Lesion
 from derma_cli.pictures import annotate
 from derma_common.errors import ResourceError
-from derma_common.inference.explain import overlay
+from derma_common.inference.explain import NOTABLE, overlay
 from derma_common.preprocess import Image, resize
 
 PANEL_PX = 224  # side of an explained crop
@@ -62,7 +62,7 @@ def _refused(path: Path, error: OSError) -> ResourceError:
 
 def _panel(explanation: Explanation) -> Image:
     """Return the crop and the map over it, side by side."""
-    sides = [explanation.crop, overlay(explanation.crop, explanation.heat)]
+    sides = [explanation.crop, overlay(explanation.crop, explanation.heat, NOTABLE)]
     return np.asarray(np.hstack([resize(side, PANEL_PX) for side in sides]), dtype=np.uint8)
 
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from derma_common.inference.explain import PATCH_SHARE, occlusion, overlay, rim_colour
+from derma_common.inference.explain import NOTABLE, PATCH_SHARE, occlusion, overlay, rim_colour
 
 SIZE = 64
 
@@ -63,5 +63,7 @@ def test_a_crop_is_covered_in_the_colour_of_its_rim():
 def test_the_overlay_is_red_where_the_loss_is_largest_and_blue_where_there_is_none():
     heat = np.zeros((SIZE, SIZE))
     heat[10:20, 10:20] = 0.3
+    faint, _, _ = cv2.split(overlay(np.full((SIZE, SIZE, 3), 90, np.uint8), heat / 1000, NOTABLE))
+    assert np.ptp(faint.astype(int)) <= 3, "a loss that is next to none is not painted"
     blue, _, red = cv2.split(overlay(np.full((SIZE, SIZE, 3), 90, np.uint8), heat))
     assert red[15, 15] > blue[15, 15] and blue[40, 40] > red[40, 40]

@@ -17,6 +17,7 @@ from derma_common.preprocess import Image
 Heat = npt.NDArray[np.float64]
 
 PATCH_SHARE = 0.25  # side of what is covered, as a share of the crop's
+NOTABLE = 0.1  # a smaller loss of probability is nothing to point at
 STEPS = 9  # positions along each axis: 82 inferences for one crop
 
 
@@ -52,8 +53,11 @@ def rim_colour(crop: Image) -> npt.NDArray[np.uint8]:
     return np.asarray(np.median(rim, axis=0), dtype=np.uint8)
 
 
-def overlay(crop: Image, heat: Heat) -> Image:
-    """Return crop (S, S, 3) uint8 BGR with heat (S, S) in colour over it: blue for no loss, red for the largest."""
-    shown = np.clip(heat / max(float(heat.max()), 1e-9), 0.0, 1.0)
+def overlay(crop: Image, heat: Heat, least: float = 1e-9) -> Image:
+    """Return crop (S, S, 3) uint8 BGR with heat (S, S) in colour over it: blue for none, red for the largest.
+
+    Red is at least `least`: an answer that depends on no place must not look as if it did.
+    """
+    shown = np.clip(heat / max(float(heat.max()), least), 0.0, 1.0)
     colours = cv2.applyColorMap((255 * shown).astype(np.uint8), cv2.COLORMAP_JET)
     return np.asarray(cv2.addWeighted(crop, 0.55, colours, 0.45, 0.0), dtype=np.uint8)

@@ -35,7 +35,9 @@ def paint_table(folder: Path, shown: Sequence[str], rows: Sequence[dict[str, str
     return folder / "labels.csv"
 
 
-def grey_network(classes: tuple[str, ...] = CLASSES, name: str = "grey", sharpness: float = 40.0, **more: Any) -> Network:
+def grey_network(
+    classes: tuple[str, ...] = CLASSES, name: str = "grey", sharpness: float = 40.0, **more: Any
+) -> Network:
     """Return a network that answers the class number mean grey / STEP; its features are the mean colours."""
 
     def run(tensor: np.ndarray) -> dict[str, np.ndarray]:

@@ -42,7 +42,11 @@ def commands() -> list[str]:
 
 def test_the_tutorials_commands_run_one_after_the_other(tmp_path):
     shm = tempfile.mkdtemp(prefix="derma-test-", dir="/dev/shm")
-    environment = {**os.environ, "DERMA_RUN_SHM_DIR": shm, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        "DERMA_RUN_SHM_DIR": shm,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
     said = {}
     try:
         for line in commands():

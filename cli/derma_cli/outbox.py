@@ -47,9 +47,8 @@ def ls(
             print(json.dumps(document))
             return
         for kind in KINDS:
-            print(
-                f"{kind:<9} {totals[kind].rows} waiting, {totals[kind].bytes} bytes, {totals[kind].quarantined} set aside"
-            )
+            of = totals[kind]
+            print(f"{kind:<9} {of.rows} waiting, {of.bytes} bytes, {of.quarantined} set aside")
         print(f"oldest    {age_s:.0f} s")
         for (kind, reason), n in given_up.items():
             print(f"{kind:<9} {n} given up ({reason})")

@@ -109,7 +109,7 @@ FINETUNE = replace(
     DERMA,
     name="derma-finetune",
     augmentation="derma-light",
-    stages=(Stage(1.0, 2.5e-4, 6e-4),),
+    stages=(Stage(1.0, 9e-5, 2.2e-4),),
     epochs=10,
     ema_decay=0.997,
     early_share=0.0,

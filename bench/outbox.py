@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import subprocess
+import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from derma_common.cloud.entries import FrameFindings, pack, picture_of, unpack
-from derma_common.cloud.streams import Access, Line, LineDown, findings_key, pictures_key
+from derma_common.cloud.streams import Access, Line, findings_key, pictures_key
 from derma_common.inference.card import read_card
 from derma_common.inference.fake import fake_classifier, fake_detector
 from derma_common.messages import Detections, Frame, Handle
@@ -40,6 +39,9 @@ from derma_sink.outcome import delivered
 from derma_sink.outgoing import OutgoingRow
 from derma_sink.store import StoreWriter
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # their server has the shipped configuration
+from support.redis_server import RedisServer
+
 SITE, PICTURE_PX, PER_COMMIT = "bench", 96, 50
 
 
@@ -49,43 +51,13 @@ def main() -> None:
     parser.add_argument("--findings", type=int, default=100_000)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="derma-bench-") as name, RedisServer(Path(name)) as access:
-        figures = measure(Path(name), access, arguments.findings)
+    with tempfile.TemporaryDirectory(prefix="derma-bench-") as name, RedisServer(Path(name) / "redis") as server:
+        figures = measure(Path(name), server.access(), arguments.findings)
     if arguments.json:
         print(json.dumps(figures))
         return
     for what, value in figures.items():
         print(f"{what:<34}{value}")
-
-
-class RedisServer:
-    """A redis-server on a UNIX socket for the length of a with block."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-
-    def __enter__(self) -> Access:
-        if shutil.which("redis-server") is None:
-            raise SystemExit("needs redis-server (apt install redis-server)")
-        socket = self._directory / "redis.sock"
-        self._process = subprocess.Popen(
-            ["redis-server", "--port", "0", "--unixsocket", str(socket), "--dir", str(self._directory), "--appendonly",
-             "yes", "--save", ""], stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        access = Access(f"unix://{socket}")
-        line = Line(access)
-        while True:
-            try:
-                line.now_ms()
-                break
-            except LineDown:
-                time.sleep(0.02)
-        line.close()
-        return access
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
 
 
 def fill(directory: Path, findings: int) -> tuple[float, int]:

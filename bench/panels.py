@@ -1,11 +1,12 @@
 """Draw each panel of the dashboards from what a real Prometheus answers, while classifiers are scaled from 1 to 3.
 
-    python bench/panels.py [--seconds S] [--out docs/pictures]
+    python bench/panels.py [--seconds S] [--out docs/pictures] [--cloud]
 
 A drawn live camera of 25 pictures/s goes through `derma up` with fake models (12 ms a picture, 30 ms a crop: one
 classifier takes 16 pictures/s at most) and `derma observe` watches it, a scrape every second. After S seconds
 `derma scale classifier=3`, then S seconds more. Then every query of every committed dashboard is asked for the whole
-time, and drawn where Grafana would draw it. Needs Prometheus, and matplotlib (extra `bench`).
+time, and drawn where Grafana would draw it. Needs Prometheus, and matplotlib (extra `bench`). With `--cloud` it is the
+dashboard of the cloud: a classifier behind Redis as well, and Redis gone for the second of three times S.
 
 The last line is JSON: what frames waited for the classifiers before and after, as Prometheus answered.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -35,11 +37,15 @@ from derma_common.messages import Command
 from derma_common.topology import CONTROL
 from derma_common.transport import request
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # their server has the shipped configuration
+from support.redis_server import RedisServer
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
 DASHBOARDS = Path(__file__).resolve().parents[1] / "deploy" / "grafana" / "dashboards"
+CLOUD = "derma-cloud"
 SOURCE = "skin=synthetic://?frames=0&fps=25&seed=1&width=640&height=480"
 VARIABLES = {"$__rate_interval": "10s", "$camera": ".*"}
 # Grafana's unit → (from this peak on, factor, what is written), the largest first
@@ -118,6 +124,40 @@ def recorded(seconds: float) -> Iterator[Recorded]:
                 time.sleep(seconds)
                 yield Recorded(url, started, scaled, now(url))
             run.finish(ask=True)
+
+
+@contextmanager
+def cut_off(seconds: float) -> Iterator[Recorded]:
+    """Run with a cloud and a classifier behind it, take Redis away in the middle, and give what Prometheus saw."""
+    with tempfile.TemporaryDirectory(prefix="derma-bench-") as name, RedisServer(Path(name) / "redis") as server:
+        detector, classifier = fake_models(Path(name), detector_ms=12, classifier_ms=30)[1::2]
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "derma_classifier.remote", "--model", classifier],
+            env=os.environ | server.settings(""), stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        settings = {
+            "classifier.room": 1, "cloud.redis": server.access().address, "cloud.pictures": "all",
+            "cloud.timeout_s": 1.0,
+        }  # fmt: skip
+        flags = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+        models = ("--detector", detector, "--classifier", classifier, "--classifiers", "1", "--classify", "both")
+        try:
+            with up(Path(name), SOURCE, *models, *flags) as run:
+                wait_for(run.all_ready, "the services to be ready")
+                with observe(run) as url:
+                    time.sleep(12)
+                    started = now(url)
+                    time.sleep(seconds)
+                    cut = now(url)
+                    server.stop()
+                    time.sleep(seconds)
+                    server.start()
+                    time.sleep(seconds)
+                    yield Recorded(url, started, cut, now(url))
+                run.finish(ask=True)
+        finally:
+            worker.terminate()
+            worker.wait(30)
 
 
 def draw(board: dict[str, Any], seen: Recorded, path: Path) -> list[str]:
@@ -232,11 +272,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=75.0, help="of each half")
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
+    parser.add_argument("--cloud", action="store_true", help="the dashboard of the cloud instead, with Redis cut off")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with recorded(arguments.seconds) as seen:
+    boards = [file for file in sorted(DASHBOARDS.glob("*.json")) if (file.stem == CLOUD) == arguments.cloud]
+    with (cut_off if arguments.cloud else recorded)(arguments.seconds) as seen:
         empty = {}
-        for file in sorted(DASHBOARDS.glob("*.json")):
+        for file in boards:
             path = arguments.out / f"{file.stem}.png"
             empty[file.stem] = draw(json.loads(file.read_text()), seen, path)
             print(f"{path}", file=sys.stderr)

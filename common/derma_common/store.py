@@ -159,6 +159,14 @@ class StoreReader:
                 found.setdefault((camera, seq, number), []).append(opinion)
         return found
 
+    def opinion_times(self, run: str) -> list[tuple[int, int, int]]:
+        """Return of each second opinion: its frame's capture and its arrival here, wall ns, and the worker's time, ns."""
+        return self._db.execute(
+            "SELECT f.wall_ns, o.received_wall_ns, o.service_ns FROM opinions o JOIN frames f USING (run, camera, seq)"
+            " WHERE o.run = ?",
+            (run,),
+        ).fetchall()
+
     def waiting(self) -> int:
         """Count the entries of the outbox that have not left."""
         row = self._db.execute("SELECT sum(rows) FROM outbox_totals WHERE quarantined = 0").fetchone()

@@ -24,6 +24,28 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 Until = Callable[..., None]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a run with more packages leave out what has just passed with fewer: CI has the time for one of them."""
+    parser.addoption("--note-passed", metavar="FILE", help="write the names of the tests that passed")
+    parser.addoption("--leave-out", metavar="FILE", help="do not run the tests named there")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    file = config.getoption("--leave-out")
+    if file:
+        passed = set(Path(file).read_text().splitlines())
+        left_out = [item for item in items if item.nodeid in passed]
+        items[:] = [item for item in items if item.nodeid not in passed]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    file = config.getoption("--note-passed")
+    if file:
+        passed = [report.nodeid for report in terminalreporter.stats.get("passed", ())]
+        Path(file).write_text("\n".join(passed) + "\n")
+
+
 @pytest.fixture
 def run_dir() -> Iterator[Path]:
     """A directory with a path short enough for a UNIX socket, removed afterwards."""

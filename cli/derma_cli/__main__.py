@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 
@@ -61,18 +62,25 @@ def version() -> None:
     print(derma_common.__version__)
 
 
+def _tell(text: str) -> None:
+    with contextlib.suppress(
+        OSError
+    ):  # stderr may lie on the full disk that it is to tell of; the status still says it
+        print(Redactor()(text), file=sys.stderr)
+
+
 def main() -> int:
     """Run a command; an error that a user can mend is one line on stderr and a named exit status."""
     try:
         app()
     except UserError as error:
-        print(Redactor()(f"derma: {error}"), file=sys.stderr)
+        _tell(f"derma: {error}")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
     except Exception:  # a bug: all that is known of it, but nobody's password
-        print(Redactor()(traceback.format_exc()), file=sys.stderr)
+        _tell(traceback.format_exc())
         sys.exit(1)
     return 0
 

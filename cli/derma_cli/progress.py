@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -38,10 +39,15 @@ class Progress:
         line = self._line(now)
         if self._moves:
             width = shutil.get_terminal_size().columns - 1
-            self._stream.write("\r\x1b[K" + line[:width])
+            self._write("\r\x1b[K" + line[:width])
         else:
-            self._stream.write(line + "\n")
-        self._stream.flush()
+            self._write(line + "\n")
+
+    def _write(self, text: str) -> None:
+        # a full disk under a redirected stream must not end the run, nor hide why it ends
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()
 
     def _line(self, now: float) -> str:
         flow = self.flow()
@@ -74,12 +80,10 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print a line of its own."""
-        self._stream.write(("\r\x1b[K" if self._moves else "") + line + "\n")
-        self._stream.flush()
+        self._write(("\r\x1b[K" if self._moves else "") + line + "\n")
 
     def close(self) -> None:
         """Tell what is left to tell and clear the moving line."""
         self.tell_notes()
         if self._moves:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+            self._write("\r\x1b[K")

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+if TYPE_CHECKING:
+    import redis
 
 FIELD = b"e"
 PREFIX = "derma"
@@ -104,6 +103,11 @@ class Line:
     """A connection to Redis. Every method raises LineDown or Denied; the next call connects again."""
 
     def __init__(self, access: Access) -> None:
+        # not before it is needed: redis-py brings OpenTelemetry along where that is installed
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
         options: dict[str, Any] = {
             "socket_timeout": access.timeout_s, "retry": Retry(NoBackoff(), 0), "protocol": 2,
             "username": access.user or None, "password": access.password or None,
@@ -119,6 +123,8 @@ class Line:
         self._redis: redis.Redis = redis.Redis.from_url(access.address, **options)
 
     def _do(self, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        import redis
+
         try:
             return call(*arguments, **named)
         except redis.RedisError as error:
@@ -128,6 +134,8 @@ class Line:
 
     def _all(self, pipeline: Any) -> list[Any]:
         """Send a pipeline; what concerns one of its commands alone is in that one's place."""
+        import redis
+
         answers: list[Any] = self._do(pipeline.execute, raise_on_error=False)
         for answer in answers:
             if isinstance(answer, redis.RedisError) and not _of_this_command(answer):
@@ -284,6 +292,8 @@ class Line:
 
 
 def _failure(error: redis.RedisError) -> LineDown:
+    import redis
+
     text = f"{type(error).__name__}: {error}"[:200]
     refused = isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError)
     return Denied(text) if refused or str(error).startswith(_DENIED) or "ssl" in text.lower() else LineDown(text)
@@ -291,6 +301,8 @@ def _failure(error: redis.RedisError) -> LineDown:
 
 def _of_this_command(error: redis.RedisError) -> bool:
     """Whether an error says something of one command, not of the server or of our rights."""
+    import redis
+
     return type(error) in (redis.ResponseError, redis.DataError) and not str(error).startswith((*_DENIED, *_TRANSIENT))
 
 

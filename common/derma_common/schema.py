@@ -83,11 +83,11 @@ CREATE TABLE outbox (
     seq INTEGER NOT NULL,
     number INTEGER NOT NULL,
     queued_wall_ns INTEGER NOT NULL,
-    picture BLOB,
     bytes INTEGER NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0,
     quarantined INTEGER NOT NULL DEFAULT 0,
     error TEXT NOT NULL DEFAULT '',
+    picture BLOB, -- last, so that reading the others does not read it
     UNIQUE (kind, run, camera, seq, number)
 ) STRICT;
 CREATE INDEX outbox_order ON outbox (kind, quarantined, priority, id);

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from derma_common.cloud.entries import PRIORITIES
 from derma_common.outbox import PICTURE, count_given_up
 from derma_sink.outgoing import OutgoingRow
 
@@ -49,12 +50,9 @@ class OutboxRoom:
         if self.when_full != "discard_oldest" or size > self.limit_bytes:
             return False
         victims = []
-        for row_id, bytes_ in db.execute(
-            "SELECT id, bytes FROM outbox WHERE kind = ? AND priority >= ? ORDER BY priority DESC, id",
-            (PICTURE, priority),
-        ):
+        for row_id, size_of_it in self._least_urgent(db, priority):
             victims.append(row_id)
-            lacking -= bytes_
+            lacking -= size_of_it
             if lacking <= 0:
                 break
         else:
@@ -62,3 +60,13 @@ class OutboxRoom:
         db.executemany("DELETE FROM outbox WHERE id = ?", [(v,) for v in victims])
         count_given_up(db, [PICTURE] * len(victims), "full")
         return True
+
+    @staticmethod
+    def _least_urgent(db: sqlite3.Connection, priority: int) -> Iterator[tuple[int, int]]:
+        """Yield id and bytes of pictures no more urgent than `priority`, the least urgent and oldest first."""
+        for of in range(max(PRIORITIES), priority - 1, -1):
+            for quarantined in (1, 0):
+                yield from db.execute(
+                    "SELECT id, bytes FROM outbox WHERE kind = ? AND quarantined = ? AND priority = ? ORDER BY id",
+                    (PICTURE, quarantined, of),
+                )

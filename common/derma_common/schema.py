@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from derma_common.errors import ResourceError
@@ -151,9 +152,32 @@ def version_of(db: sqlite3.Connection) -> int:
 
 
 def migrate(db: sqlite3.Connection, path: Path) -> None:
-    """Take the steps that are missing, each in one transaction. Raises ResourceError for a newer derma's file."""
-    version = version_of(db)
-    if version > SCHEMA_VERSION:
-        raise ResourceError(f"{path} was written by a newer derma (schema {version}, known {SCHEMA_VERSION})")
-    for number, step in enumerate(_STEPS[version:], version + 1):
-        db.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
+    """Take the steps that are missing, in one transaction. Raises ResourceError for a newer derma's file.
+
+    `db` must be in autocommit mode. Two processes may do this at once: the second finds nothing left to do.
+    """
+    if version_of(db) == SCHEMA_VERSION:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        version = version_of(db)
+        if version > SCHEMA_VERSION:
+            raise ResourceError(f"{path} was written by a newer derma (schema {version}, known {SCHEMA_VERSION})")
+        for step in _STEPS[version:]:
+            for statement in _statements(step):
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Split a script, triggers in one piece: `executescript` would end the transaction."""
+    statement = ""
+    for part in script.split(";"):
+        statement += part + ";"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

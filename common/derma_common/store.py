@@ -160,7 +160,7 @@ class StoreReader:
         return found
 
     def opinion_times(self, run: str) -> list[tuple[int, int, int]]:
-        """Return of each second opinion: its frame's capture and its arrival here, wall ns, and the worker's time, ns."""
+        """Return of each second opinion: capture of its frame, its arrival here (wall ns), the worker's time (ns)."""
         return self._db.execute(
             "SELECT f.wall_ns, o.received_wall_ns, o.service_ns FROM opinions o JOIN frames f USING (run, camera, seq)"
             " WHERE o.run = ?",

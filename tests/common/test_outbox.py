@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from support.outboxes import fill, make_database
 
 from derma_common.errors import ResourceError
 from derma_common.outbox import FINDINGS, KINDS, PICTURE, OpinionRow, Outbox
-from derma_common.schema import SCHEMA_VERSION, migrate
+from derma_common.schema import SCHEMA_VERSION, migrate, version_of
 from derma_common.store import StoreReader
 
 STEPS = ("sent", "refused", "aside", "retry", "drop")
@@ -103,7 +105,7 @@ def test_an_opinion_is_stored_once_beside_the_finding(path: Path) -> None:
 
 def test_an_older_database_is_taken_along(tmp_path: Path) -> None:
     path = tmp_path / "old.db"
-    with sqlite3.connect(path) as db:
+    with sqlite3.connect(path, isolation_level=None) as db:
         migrate(db, path)
         db.executescript(
             "DROP TABLE outbox; DROP TABLE outbox_totals; DROP TABLE outbox_given_up; DROP TABLE line;"
@@ -125,3 +127,17 @@ def test_no_database_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("not a database, but long enough to be looked at as if it were one" * 20)
     with pytest.raises(ResourceError, match=r"text\.db cannot be written"):
         Outbox(tmp_path / "text.db")
+
+
+def test_two_processes_may_make_the_same_database_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    first, second = (sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False) for _ in "ab")
+    first.execute("BEGIN IMMEDIATE")
+    thread = threading.Thread(target=migrate, args=(second, path))
+    thread.start()  # it has seen an empty file, and waits for the lock
+    time.sleep(0.2)
+    first.execute("COMMIT")
+    migrate(first, path)
+    thread.join(10)
+    assert not thread.is_alive() and version_of(first) == version_of(second) == SCHEMA_VERSION
+    first.close(), second.close()

@@ -43,7 +43,7 @@ from derma_common.wire import decode, encode
 
 SCRAPE_EVERY_S = 1.0
 FPS = 50
-MOST = 0.98  # of the frames that must be delivered, or the run did less than the others
+MOST = 0.95  # of the frames that must be delivered (some fall while the networks open), or a run did too little
 OFF = {"metrics.enabled": "false", "tracing.enabled": "false"}
 TRACED = {"metrics.enabled": "false", "tracing.enabled": "true"}
 CASES: dict[str, dict[str, str]] = {

@@ -46,7 +46,7 @@ def main() -> None:
         print(json.dumps(figures))
         return
     for what, value in figures.items():
-        print(f"{what:<44}{value}")
+        print(f"{what:<44}  {value}")
 
 
 def measure(directory: Path, server: RedisServer, pictures: Path, models: list[str]) -> dict[str, Any]:

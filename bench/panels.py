@@ -192,9 +192,10 @@ def _panel(axes: Any, panel: dict[str, Any], seen: Recorded) -> bool:
         for target in panel["targets"]
         for labels, times, values in seen.lines(_filled(target["expr"]))
     ]
+    found = [line for line in found if np.isfinite(line[2]).any()]  # a quantile of nothing is no number
     if not found:
         return False
-    peak = max(float(np.max(values)) for _, _, values in found)
+    peak = max(float(np.nanmax(values)) for _, _, values in found)
     units = UNITS[panel["fieldConfig"]["defaults"]["unit"]]
     factor, unit = next((factor, unit) for least, factor, unit in units if peak >= least)
     match panel["type"]:

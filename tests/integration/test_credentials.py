@@ -11,6 +11,7 @@ import pytest
 from support.mjpeg_camera import MjpegCamera
 from support.place import Place
 from support.runs import Run, derma, query, up, wait_for
+from support.traces import need_opentelemetry
 
 USER, PASSWORD = "canary-user", "canary-p@ss:w/rd %41"
 CANARIES = ("canary", "p%40ss", "p@ss", "w/rd")
@@ -61,6 +62,7 @@ def locked():
 def test_a_password_reaches_the_camera_and_nothing_that_others_read(
     place: Place, locked: MjpegCamera, camera: list[str]
 ) -> None:
+    need_opentelemetry()  # spans too are read by others
     settings = ("capture.read_timeout_s=1", "tracing.enabled=true", "tracing.sample_ratio=1", "logging.level=debug")
     arguments = [*camera, *(word for setting in settings for word in ("--set", setting))]
     with up(*arguments, *place.models, **place.dirs) as run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,17 +17,19 @@ from typing import Annotated
 
 import typer
 
-from derma_cli.options import AsJson, ConfigFile, DataDir, parse_assignments, resolve
+from derma_cli.options import TILE, AsJson, ConfigFile, DataDir, parse_assignments, resolve
 from derma_cli.progress import Progress
 from derma_cli.rundir import RunDir, already_up, is_alive, make_data_dir, remove_dead, run_dir_of
+from derma_cli.runners import settled
 from derma_cli.sources import cameras_of
 from derma_cli.summary import Flow, Summary, add_flows, summarise
 from derma_cli.supervisor import Supervisor
 from derma_common import logs
 from derma_common.cloud.access import access_of
+from derma_common.config import tile_px_of
 from derma_common.errors import ConfigError, ModelError, RunError, error_of
 from derma_common.heartbeat import read_beat
-from derma_common.inference.card import read_card, verified_file
+from derma_common.inference.card import ModelCard, read_card, verified_file
 from derma_common.messages import Command
 from derma_common.plan import RunPlan, write_plan
 from derma_common.settings import Settings
@@ -44,7 +47,7 @@ def up(
         typer.Argument(
             metavar="[NAME=]SOURCE",
             help="Video files, pictures, folders, quoted patterns ('*.jpg'), camera numbers, rtsp:// or http:// "
-            "addresses, synthetic://?frames=N&seed=S.",
+            "addresses; sample, the shipped recording; synthetic://?frames=N&seed=S, drawn pictures.",
         ),
     ] = None,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Leave it running in the background.")] = False,
@@ -52,9 +55,7 @@ def up(
     live: Annotated[
         bool, typer.Option("--live", help="Play recordings at their own speed, as a camera would.")
     ] = False,
-    tile: Annotated[
-        int | None, typer.Option(metavar="PX", help="Look at wide pictures in tiles of this side too; 0: do not.")
-    ] = None,
+    tile: Annotated[str | None, TILE] = None,
     detector: Annotated[str | None, typer.Option(help="Detector model: a shipped name or a folder.")] = None,
     classifier: Annotated[str | None, typer.Option(help="Classifier model: a shipped name or a folder.")] = None,
     classify: Annotated[
@@ -77,7 +78,9 @@ def up(
         "classifier.where": classify,
     }
     settings = resolve(config, data_dir, flags)
-    settings = replace(settings, camera=cameras_of(sources or [], live, tile, settings))
+    settings = replace(
+        settings, camera=cameras_of(sources or [], live, None if tile is None else tile_px_of(tile), settings)
+    )
     if detach:
         _detach(settings)
         return
@@ -86,6 +89,9 @@ def up(
         print(json.dumps(summary.as_json()))
     else:
         print("\n".join(summary.lines()))
+        if summary.findings:
+            place = f" --data-dir {shlex.quote(data_dir)}" if data_dir else ""
+            print(f"see `derma findings{place}`; `derma findings{place} --pictures DIR` draws them", file=sys.stderr)
 
 
 def run(settings: Settings) -> Summary:
@@ -119,19 +125,19 @@ def run(settings: Settings) -> Summary:
 
 
 def _plan(settings: Settings) -> RunPlan:
-    for section, gpu in (("detector", settings.detector.gpu), ("classifier", settings.classifier.gpu)):
-        if gpu >= 0:
-            raise ConfigError(f"{section}.gpu = {gpu}: networks run on the CPU only so far; leave it at -1")
     if settings.cloud.redis:
         access_of(settings.cloud)
     elif settings.classifier.where != "local":
         raise ConfigError(f"classifier.where = {settings.classifier.where!r} needs a cloud.redis to send crops to")
     detector, classifier = model_dir(settings.detector.model), model_dir(settings.classifier.model)
+    models: dict[str, tuple[Path, ModelCard]] = {}
     for directory, kind in ((detector, "detector"), (classifier, "classifier")):
         card = read_card(directory)
         if card.kind != kind:
             raise ModelError(f"{directory} is a {card.kind}, a {kind} is needed here")
         verified_file(card, directory)
+        models[kind] = directory, card
+    settings = settled(settings, models, lambda line: print(f"derma: {line}", file=sys.stderr))
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
     return RunPlan(run_id, str(run_dir_of(settings)), settings, str(detector), str(classifier))
 
@@ -191,6 +197,7 @@ def _detach(settings: Settings) -> None:
     if not remove_dead(run_dir) and is_alive(run_dir):
         raise already_up(run_dir)
     arguments = [a for a in sys.argv[1:] if a not in ("-d", "--detach")]
+    print("starting the services", file=sys.stderr)
     make_data_dir(settings)
     log_file = settings.data_dir / "up.log"
     with log_file.open("wb") as log:

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from derma_common.errors import ConfigError
-from derma_common.settings import CAMERA_NAME, SMALLEST_TILE_PX, Camera, Settings
+from derma_common.settings import CAMERA_NAME, SMALLEST_TILE_PX, Camera, Settings, TilePx
 
 ENV_PREFIX = "DERMA_"
 SECTIONS = tuple(f.name for f in fields(Settings) if f.name != "camera")
+PLACED = ("capture", "detector", "classifier", "sink", "cloud")
+_PLACEMENT = {"priority": (-20, 19), "realtime": (0, 99)}
 _AT_LEAST: dict[str, float] = {
     "capture.window": 1, "capture.window_live": 1, "capture.deadline_s": 0.05, "capture.threads": 1,
     "capture.retry_after_s": 0.5, "capture.open_timeout_s": 0.1, "capture.read_timeout_s": 0.1,
@@ -31,12 +33,20 @@ _AT_LEAST: dict[str, float] = {
     "cloud.timeout_s": 0.1, "cloud.picture_px": 32, "cloud.picture_every_s": 0, "cloud.outbox_mb": 1,
     "cloud.outbox_days": 0, "cloud.room": 1, "cloud.within_s": 0.05,
     "camera.width_px": 0, "camera.height_px": 0, "camera.fps": 0,
+    "detector.gpu_percent": 1, "detector.gpu_memory_mb": 0,
+    "classifier.gpu_percent": 1, "classifier.gpu_memory_mb": 0,
+    **{f"{section}.{key}": low for section in PLACED for key, (low, _) in _PLACEMENT.items()},
 }  # fmt: skip
 _AT_MOST: dict[str, float] = {
     "classifier.workers": 64, "detector.workers": 64, "capture.window": 1024, "tracing.sample_ratio": 1,
-    "cloud.picture_px": 1024,
+    "cloud.picture_px": 1024, "detector.gpu_percent": 100, "classifier.gpu_percent": 100,
+    **{f"{section}.{key}": high for section in PLACED for key, (_, high) in _PLACEMENT.items()},
 }  # fmt: skip
+_RUNNERS = ("auto", "onnx", "onnx-cuda", "onnx-tensorrt", "tensorrt")
+_PRECISIONS = ("fp32", "fp16", "int8")
 _ONE_OF = {
+    "detector.runner": _RUNNERS, "detector.precision": _PRECISIONS,
+    "classifier.runner": _RUNNERS, "classifier.precision": _PRECISIONS,
     "logging.level": ("debug", "info", "warning", "error"), "logging.format": ("human", "json"),
     "classifier.where": ("local", "remote", "both"), "cloud.pictures": ("none", "doubtful", "all"),
     "cloud.picture_encoding": ("png", "raw"), "cloud.when_full": ("discard_oldest", "refuse_new"),
@@ -128,15 +138,24 @@ def _camera(row: Any, origin: str) -> Camera:
         if key not in types:
             raise ConfigError(f"{origin}: camera {name}: unknown setting {key}{_nearest(key, tuple(types))}")
     values = {**row, "source": str(row["source"])}
+    tile_px = checked_tile_px(values.pop("tile_px", 0), f"{origin}: camera {name}: tile_px")
     checked = {k: _checked(v, types[k], f"{origin}: camera {name}: {k}", f"camera.{k}") for k, v in values.items()}
-    checked_tile_px(checked.get("tile_px", 0), f"{origin}: camera {name}: tile_px")
-    return Camera(**checked)
+    return Camera(**checked, tile_px=tile_px)
 
 
-def checked_tile_px(value: Any, where: str) -> int:
-    """Return a tile's side in px. Raises ConfigError."""
+def tile_px_of(text: str) -> TilePx:
+    """Read a `--tile` flag. Raises ConfigError."""
+    return checked_tile_px(int(text) if text.isdecimal() else text, "--tile")
+
+
+def checked_tile_px(value: Any, where: str) -> TilePx:
+    """Return a tile's side in px, or "auto". Raises ConfigError."""
+    if value == "auto":
+        return "auto"
     if type(value) is not int or (value != 0 and value < SMALLEST_TILE_PX):
-        raise ConfigError(f"{where} must be 0 or a whole number of at least {SMALLEST_TILE_PX} px, got {value!r}")
+        raise ConfigError(
+            f'{where} must be "auto", 0 or a whole number of at least {SMALLEST_TILE_PX} px, got {value!r}'
+        )
     return value
 
 

@@ -15,7 +15,7 @@ import errno
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,6 +31,7 @@ _HEADER = struct.Struct("<8sIIQ")  # magic, slots, version, bytes per slot
 _MAGIC = b"dermarng"
 _VERSION = 1
 _PAGE = 4096
+Pin = Callable[[mmap.mmap], Callable[[], None]]  # lets a GPU read mapped memory in place; returns what ends that
 
 
 def ring_path(directory: Path, camera: str, epoch: int) -> Path:
@@ -105,8 +106,9 @@ class RingWriter:
 class RingReader:
     """Opens rings as handles name them and reads pictures in place."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, pin: Pin | None = None) -> None:
+        """`pin` is called for every ring that is opened."""
+        self._directory, self._pin = directory, pin
         self._open: dict[str, _OpenRing] = {}
 
     @contextmanager
@@ -126,7 +128,7 @@ class RingReader:
         if ring is None or ring.epoch != handle.epoch:
             if not CAMERA_NAME.match(handle.camera):  # it becomes part of a path
                 raise StaleHandle(f"no camera is called {handle.camera[:40]!r}")
-            fresh = _OpenRing(ring_path(self._directory, handle.camera, handle.epoch), handle.epoch)
+            fresh = _OpenRing(ring_path(self._directory, handle.camera, handle.epoch), handle.epoch, self._pin)
             if ring is not None:
                 ring.close()
             self._open[handle.camera] = ring = fresh
@@ -140,7 +142,7 @@ class RingReader:
 
 
 class _OpenRing:
-    def __init__(self, path: Path, epoch: int) -> None:
+    def __init__(self, path: Path, epoch: int, pin: Pin | None) -> None:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
@@ -162,6 +164,7 @@ class _OpenRing:
         self._generations: npt.NDArray[np.uint64] | None = np.frombuffer(
             self.map, dtype=np.uint64, count=self.slots, offset=_PAGE
         )
+        self._unpin = pin(self.map) if pin else None
 
     def check(self, handle: Handle) -> None:
         fits = 0 <= handle.slot < self.slots and handle.height > 0 and handle.width > 0
@@ -175,6 +178,9 @@ class _OpenRing:
             )
 
     def close(self) -> None:
+        if self._unpin:
+            self._unpin()
+            self._unpin = None
         self._generations = None
         _close_map(self.map)
 

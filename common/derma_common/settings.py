@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 SMALLEST_TILE_PX = 64  # below it a picture falls into thousands
+TilePx = int | Literal["auto"]  # side of tiles; 0: none; "auto": as suits a picture and the detector's input
 CAMERA_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
 
 
@@ -16,6 +18,8 @@ class RunSettings:
 
     data_dir: str = "derma-data"  # database and logs
     shm_dir: str = "/dev/shm"  # rings and sockets, in a directory of the run's own
+    engine_dir: str = "~/.cache/derma/engines"  # TensorRT's engines
+    engine_pictures: str = ""  # that engines are judged and calibrated on; empty: the sample recording
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class CaptureSettings:
     read_timeout_s: float = 5.0
     cores: tuple[int, ...] = ()
     priority: int = 0
+    realtime: int = 0  # SCHED_FIFO's; 0: off
     threads: int = 1  # OpenCV's own
 
 
@@ -44,7 +49,12 @@ class DetectorSettings:
     live_tiles: int = 2  # of a live camera with tile_px: looked at in each frame, in turn
     cores: tuple[int, ...] = ()
     priority: int = 0
-    gpu: int = -1  # index of the GPU; -1: none
+    realtime: int = 0  # SCHED_FIFO's; 0: off
+    gpu: int = 0  # index of the GPU, where there is one; -1: none
+    runner: str = "auto"  # or onnx, onnx-cuda, onnx-tensorrt, tensorrt
+    precision: str = "fp16"  # of a TensorRT engine: fp32, fp16, int8
+    gpu_percent: int = 100  # of the GPU's multiprocessors, at once; less needs gpu.mps
+    gpu_memory_mb: int = 0  # of the GPU's memory, at most; 0: no limit; needs gpu.mps
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +67,20 @@ class ClassifierSettings:
     room: int = 8  # crops that may be outstanding at one worker
     cores: tuple[int, ...] = ()
     priority: int = 0
-    gpu: int = -1
+    realtime: int = 0  # SCHED_FIFO's; 0: off
+    gpu: int = 0
+    runner: str = "auto"
+    precision: str = "fp16"
+    gpu_percent: int = 100  # of the GPU's multiprocessors, at once; less needs gpu.mps
+    gpu_memory_mb: int = 0  # of the GPU's memory, at most; 0: no limit; needs gpu.mps
     where: str = "local"  # or remote, or both
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSettings:
+    """What the processes on a GPU share."""
+
+    mps: bool = False  # NVIDIA's Multi-Process Service: their work runs at the same time instead of in turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +90,7 @@ class SinkSettings:
     database: str = ""  # empty: derma.db in run.data_dir
     cores: tuple[int, ...] = ()
     priority: int = 0
+    realtime: int = 0  # SCHED_FIFO's; 0: off
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +153,7 @@ class CloudSettings:
     within_s: float = 1.0  # a crop that was not classified by then is taken back
     cores: tuple[int, ...] = ()
     priority: int = 0
+    realtime: int = 0  # SCHED_FIFO's; 0: off
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +163,7 @@ class Camera:
     name: str
     source: str
     live: bool | None = None  # None: the source's own nature
-    tile_px: int = 0  # side of the tiles that wide pictures are cut into; 0: only the whole picture is looked at
+    tile_px: TilePx = 0  # side of the tiles that wide pictures are cut into; 0: only the whole picture is looked at
     user: str = ""  # of a network camera whose address has none
     password_file: str = ""
     width_px: int = 0  # of a webcam, as asked from its driver; 0, "": the driver's choice
@@ -156,6 +180,7 @@ class Settings:
     capture: CaptureSettings = field(default_factory=CaptureSettings)
     detector: DetectorSettings = field(default_factory=DetectorSettings)
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
+    gpu: GpuSettings = field(default_factory=GpuSettings)
     sink: SinkSettings = field(default_factory=SinkSettings)
     supervisor: SupervisorSettings = field(default_factory=SupervisorSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from derma_common.errors import ModelError
-from derma_common.inference.card import CARD_FILE
 
+CARD_FILE = "card.json"  # in a model's folder
+SAMPLE = "samples/drawn-exam.mp4"
 _PACKAGE = Path(__file__).resolve().parent
 
 

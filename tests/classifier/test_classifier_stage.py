@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.builders import CLASSES, crops, frame
 from support.strategies import of_message
 
-from derma_classifier.stage import FAREWELL_WITHIN_NS, STATE_EVERY_NS, ClassifierStage
+from derma_classifier.stage import ClassifierStage
 from derma_common.errors import StaleHandle
 from derma_common.inference.classification import Classifier
 from derma_common.messages import Capacity, Classifications, Crops, Farewell, Torn
@@ -20,6 +20,7 @@ from derma_common.stage import StageHost, Stop
 from derma_common.telemetry import Metrics
 from derma_common.topology import RESULTS, WORK
 from derma_common.wire import decode, encode
+from derma_common.workclaim import STATE_EVERY_NS
 
 DETECTORS = ("detector.0", "detector.1")
 
@@ -85,7 +86,6 @@ def test_crops_whose_pixels_are_gone_are_finished_too(stage_for, captured):
 def test_the_capacity_is_stated_again_and_again(stage_for):
     stage = stage_for()
     (first,) = stage.tick(STATE_EVERY_NS)
-    stage._stated_ns = STATE_EVERY_NS
     assert list(stage.tick(2 * STATE_EVERY_NS - 1)) == []
     assert list(stage.tick(2 * STATE_EVERY_NS)) == [first]
 
@@ -112,14 +112,6 @@ def test_a_farewell_before_leaving_changes_nothing(stage_for):
     stage = stage_for(["detector.0"])
     stage.handle(Farewell("detector.0/0", 0))
     assert not stage.finished
-
-
-def test_a_detector_that_does_not_answer_is_not_waited_for_forever(stage_for):
-    stage = stage_for()
-    stage.leave()
-    assert not stage.finished
-    stage._leaving_since_ns -= FAREWELL_WITHIN_NS
-    assert stage.finished
 
 
 @pytest.fixture

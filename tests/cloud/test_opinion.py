@@ -28,7 +28,7 @@ from derma_common.workers.metrics import WorkerMetrics
 def opened(directory: Path, logits: list[float], **card: object) -> Classifier:
     """Return a fake classifier with these logits and a changed card."""
     classifier = Classifier.open(fake_classifier(directory, logits=logits))
-    return Classifier(replace(classifier.card, **card), classifier._runner)  # type: ignore[arg-type]
+    return Classifier(replace(classifier.card, **card), classifier.runner)  # type: ignore[arg-type]
 
 
 def softmax(logits: list[float]) -> np.ndarray:

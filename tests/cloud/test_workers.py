@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from support.metrics import values
 
 from derma_common.cloud.streams import Denied, LineDown
@@ -17,16 +14,9 @@ from derma_common.stage import Stop
 from derma_common.workers import clock, retry
 from derma_common.workers.clock import AGAIN_AFTER_S, RedisClock
 from derma_common.workers.metrics import WorkerMetrics
-from derma_common.workers.retry import MOST_S, keep_trying, wait_s
+from derma_common.workers.retry import keep_trying
 
 Try = Callable[..., tuple[list[str], WorkerMetrics]]
-
-
-@given(failures=st.integers(1, 10_000), seed=st.integers(0, 1000))
-def test_waits_grow_to_a_bound_and_are_spread_from_nothing_to_it(failures: int, seed: int) -> None:
-    most = min(MOST_S, 0.1 * 2.0 ** min(failures, 20))
-    assert 0 <= wait_s(failures, random.Random(seed)) <= most
-    assert max(wait_s(failures, random.Random(s)) for s in range(200)) > 0.9 * most
 
 
 @pytest.fixture

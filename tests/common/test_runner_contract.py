@@ -1,17 +1,30 @@
-"""One contract for every runner, over real files: the fake, a tiny ONNX file, and the shipped models."""
+"""One contract for every runner, over real files: the fake, a tiny ONNX file, and the shipped models.
+
+On a GPU the shipped models run with every runner that it offers. TensorRT's runner is also run without one, over a
+stand-in for the runtime and for the device. With GPU_PROMISED in the environment TensorRT must be there.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 
 import numpy as np
 import pytest
+from support import stand_in_tensorrt
+from support.host_device import HostDevice
 from support.tiny_onnx import mean_colour_classifier
 
-from derma_common.errors import ModelError
+from derma_common.errors import ModelError, ResourceError
+from derma_common.inference import tensorrt
+from derma_common.inference.card import read_card
+from derma_common.inference.choice import TENSORRT, RunnerChoice, usable
 from derma_common.inference.fake import fake_classifier, fake_detector
 from derma_common.inference.opening import open_runner
+from derma_common.inference.probe import probe
+from derma_common.inference.runner import PictureRunner
+from derma_common.preprocess import cut, letterbox, to_tensor
 from derma_common.shipped import shipped
 
 MATRIX = np.asarray([[1, 0, 0], [0, 2, 0], [0, 0, -1], [1, 1, 1]], dtype=np.float32)
@@ -34,16 +47,50 @@ def tiny_onnx(directory, **changes):
 MAKERS = {"fake detector": fake_detector, "fake classifier": fake_classifier, "tiny onnx": tiny_onnx} | {
     f"shipped {path.name}": (lambda _, path=path: path) for path in SHIPPED
 }
+ON_GPU = [path for path in SHIPPED if "int8" not in path.name]
+PROMISED = "GPU_PROMISED" in os.environ
+GPU_RUNNERS = ("tensorrt", "onnx-cuda", "onnx-tensorrt") if probe().gpus or PROMISED else ()
+RUNNERS = [
+    *((name, "onnx") for name in MAKERS),
+    *((f"shipped {path.name}", "played TensorRT") for path in ON_GPU),
+    *((f"shipped {path.name}", runner) for path in ON_GPU for runner in GPU_RUNNERS),
+]
 
 
-@pytest.fixture(params=MAKERS, scope="module")
+@pytest.fixture(params=RUNNERS, ids=" on ".join, scope="module")
 def opened(request, tmp_path_factory):
     """Give the card and the opened runner of a model."""
-    directory = MAKERS[request.param](tmp_path_factory.mktemp("model") / "m")
+    name, runner = request.param
+    directory = MAKERS[name](tmp_path_factory.mktemp("model") / "m")
+    with open_on(runner, directory, tmp_path_factory) as opened:
+        yield opened.card, opened
+
+
+def open_on(runner, directory, tmp_path_factory):
     kind = json.loads((directory / "card.json").read_text())["kind"]
-    card, runner = open_runner(directory, kind, threads=1)
-    with runner:
-        yield card, runner
+    if runner == "onnx":
+        return open_runner(directory, kind, threads=1)[1]
+    if runner == "played TensorRT":
+        return played(directory)
+    lacks = usable(probe(), 0)[runner]
+    if lacks and runner == TENSORRT and PROMISED:
+        pytest.fail(lacks)
+    if lacks:
+        pytest.skip(lacks)
+    engines = tmp_path_factory.mktemp("engines")
+    engines.chmod(0o700)
+    return open_runner(directory, kind, 1, RunnerChoice(runner, 0, "fp16", engines))[1]
+
+
+def played(directory, device=HostDevice):
+    """Open TensorRT's runner over stand-ins for its runtime and for the GPU."""
+    card = read_card(directory)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensorrt, "open_device", lambda index: device())
+        return tensorrt.TensorRtRunner(
+            stand_in_tensorrt, stand_in_tensorrt.Logger(), card, (directory / card.file).read_bytes(), "played",
+            RunnerChoice(TENSORRT, 0),
+        )  # fmt: skip
 
 
 def batch(card, n=1, seed=0):
@@ -83,8 +130,10 @@ def test_a_picture_gives_the_same_alone_and_in_a_batch(opened):
     together = batch(card, card.input.max_batch)
     outputs = runner.infer(together)
     alone = runner.infer({card.input.name: together[card.input.name][-1:]})
+    # half precision may add up in another order
+    near = 1e-4 if runner.name in ("onnx", "fake", "played") else 2e-2 * float(np.abs(outputs[card.outputs[0]]).max())
     for name in card.outputs:
-        np.testing.assert_allclose(alone[name][0], outputs[name][-1], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(alone[name][0], outputs[name][-1], rtol=1e-3, atol=near)
 
 
 def test_the_input_is_left_as_it_was(opened):
@@ -115,11 +164,59 @@ def test_a_wrong_input_is_refused(opened, wrong):
         runner.infer(inputs)
 
 
+def noise(height, width):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_a_picture_that_is_prepared_where_the_network_runs_gives_the_same(opened):
+    card, runner = opened
+    if not isinstance(runner, PictureRunner):
+        pytest.skip("it takes tensors only")
+    spec, picture = card.input, noise(200, 320)
+    squares = [(10, 20, 210, 220), (250, 100, 350, 200), (5, 5, 50, 50)][: spec.max_batch]
+    fitted, _ = letterbox(picture, spec.width, spec.height)
+    crops = [cut(picture, square, spec.width) for square in squares]
+    given = (
+        (runner.infer_letterboxed(picture), [fitted]),
+        (runner.infer_squares(picture, squares), crops),
+    )
+    for found, images in given:
+        wanted = runner.infer({spec.name: to_tensor(images, spec.mean, spec.std)})
+        for name in card.outputs:
+            # a level of a uint8 value here and there
+            np.testing.assert_allclose(found[name], wanted[name], rtol=2e-2, atol=2e-2 * np.abs(wanted[name]).max())
+
+
+def test_what_an_engine_refuses_is_one_line(tmp_path):
+    directory = tiny_onnx(tmp_path / "m")
+    (directory / "network.onnx").write_bytes(b"no engine")
+    with pytest.raises(ModelError, match="does not load its engine") as caught:
+        played(directory)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gpu_without_room_is_one_line(tmp_path):
+    class Full(HostDevice):
+        def allocate(self, size):
+            raise MemoryError("cuMemAlloc answers CUDA_ERROR_OUT_OF_MEMORY")
+
+    with pytest.raises(ResourceError, match="tiny: the GPU has no room for played: cuMemAlloc answers"):
+        played(tiny_onnx(tmp_path / "m"), Full)
+
+
+def test_an_engine_whose_tensors_are_not_the_cards_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="are not its card's"):
+        played(tiny_onnx(tmp_path / "m", outputs=["logits", "embedding"]))
+
+
 def test_closing_twice_does_nothing(tmp_path):
     for maker, kind in ((fake_detector, "detector"), (tiny_onnx, "classifier")):
         _, runner = open_runner(maker(tmp_path / kind), kind, 1)
         runner.close()
         runner.close()
+    runner = played(tiny_onnx(tmp_path / "played"))
+    runner.close()
+    runner.close()
 
 
 def test_onnx_runtime_computes_what_the_file_says(tmp_path):

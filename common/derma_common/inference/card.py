@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from derma_common.errors import ModelError
+from derma_common.shipped import CARD_FILE as CARD_FILE
 
-CARD_FILE = "card.json"
+UnknownScore = Literal["p_unk", "max_softmax", "energy", "knn"]
 _OUTPUTS = {"detector": ("boxes", "scores"), "classifier": ("logits",)}
 
 
@@ -28,6 +30,23 @@ class InputSpec:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     max_batch: int = 1  # 1: the file has a fixed batch of one
+
+
+@dataclass(frozen=True)
+class UnknownRule:
+    """When a classifier's crop is told as unknown: its score is below `threshold` (`derma_common.inference.unknown`).
+
+    told_as: the class for pictures of none of the others. file: for the score `knn`, an array (M, D) float16 of
+    features of lesions that the network learned from, beside the card, with its sha256; neighbours: k, the distance
+    to the k-th nearest of them counts.
+    """
+
+    score: UnknownScore
+    threshold: float
+    told_as: str
+    file: str = ""
+    sha256: str = ""
+    neighbours: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,13 +75,15 @@ class ModelCard:
     intended_use: str = "research; not a medical device"
     training_data: tuple[str, ...] = ()
     class_counts: dict[str, int] = field(default_factory=dict)  # classifier: training pictures, for prior rescaling
+    unknown: UnknownRule | None = None  # classifier: None, the most probable class is the answer
     figures: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
-        """Name and the first twelve hex digits of the hash: what a finding records as its model."""
-        return f"{self.name}@{self.sha256[:12]}"
+        """Name, first twelve hex digits of the hash, rule for the unknown: what a finding records as its model."""
+        rule = f"+{self.unknown.score}@{self.unknown.threshold:g}" if self.unknown else ""
+        return f"{self.name}@{self.sha256[:12]}{rule}"
 
 
 def sha256_of(path: Path) -> str:
@@ -96,6 +117,8 @@ def _card_from(raw: Any, path: Path) -> ModelCard:
             if key in spec:
                 spec[key] = tuple(float(v) for v in spec[key])
         values = {**raw, "input": InputSpec(**spec)}
+        if raw.get("unknown") is not None:
+            values["unknown"] = UnknownRule(**raw["unknown"])
         for key in ("outputs", "classes", "training_data", "notes"):
             if key in values:
                 values[key] = tuple(str(v) for v in values[key])
@@ -130,8 +153,26 @@ def _check(card: ModelCard, path: Path) -> None:
         problems.append("class_counts must name every class, and nothing else, or be empty")
     elif any(type(n) is not int or n < 1 for n in counts.values()):
         problems.append("class_counts must be whole positive numbers")
+    if card.unknown is not None:
+        problems += _rule_problems(card, card.unknown)
     if problems:
         raise ModelError(f"{path}: {'; '.join(problems)}")
+
+
+def _rule_problems(card: ModelCard, rule: UnknownRule) -> list[str]:
+    """Return what is wrong with a rule for the unknown."""
+    problems = []
+    if rule.score not in get_args(UnknownScore):
+        problems.append(f"unknown.score {rule.score!r} is none of {', '.join(get_args(UnknownScore))}")
+    if not math.isfinite(rule.threshold):
+        problems.append("unknown.threshold must be a finite number")
+    if rule.told_as not in card.classes:
+        problems.append(f"unknown.told_as {rule.told_as!r} is no class of it")
+    if rule.score == "knn" and "features" not in card.outputs:
+        problems.append("the score knn needs the output features")
+    if rule.score == "knn" and not (rule.neighbours > 0 and rule.file and Path(rule.file).name == rule.file):
+        problems.append("the score knn needs a plain file name and neighbours of 1 or more")
+    return problems
 
 
 def write_card(card: ModelCard, directory: Path) -> None:
@@ -143,16 +184,18 @@ def write_card(card: ModelCard, directory: Path) -> None:
 
 def verified_file(card: ModelCard, directory: Path) -> Path:
     """Return the network file's path after checking its sha256. Raises ModelError when it differs."""
-    path = directory / card.file
+    return checked_file(card.name, directory / card.file, card.sha256)
+
+
+def checked_file(name: str, path: Path, sha256: str) -> Path:
+    """Return the path of a file of the model `name` after checking its sha256. Raises ModelError when it differs."""
     try:
         found = sha256_of(path)
     except OSError as error:
+        raise ModelError(f"{name}: the file {path} that the card names cannot be read: {error.strerror}") from error
+    if found != sha256:
         raise ModelError(
-            f"{card.name}: the file {path} that the card names cannot be read: {error.strerror}"
-        ) from error
-    if found != card.sha256:
-        raise ModelError(
-            f"{card.name}: {path} is not the file of its card (sha256 {found[:12]}…, the card says "
-            f"{card.sha256[:12]}…); copy the model anew or export it again"
+            f"{name}: {path} is not the file of its card (sha256 {found[:12]}…, the card says {sha256[:12]}…); "
+            "copy the model anew or export it again"
         )
     return path

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from derma_common.boxes import Boxes, clip, nms
 from derma_common.inference.card import ModelCard
+from derma_common.inference.choice import CPU, RunnerChoice
 from derma_common.inference.opening import open_runner
-from derma_common.inference.runner import Runner
-from derma_common.preprocess import Image, letterbox, to_tensor
+from derma_common.inference.runner import PictureRunner, Runner
+from derma_common.preprocess import Image, letterbox, placement, to_tensor
 
 MIN_SIDE_PX = 2.0  # a thinner box has no picture to classify
 
@@ -33,21 +34,25 @@ class Detector:
     """An opened detector model."""
 
     def __init__(self, card: ModelCard, runner: Runner) -> None:
-        self.card = card
-        self._runner = runner
+        self.card, self.runner = card, runner
+        self._prepares = runner if isinstance(runner, PictureRunner) else None
 
     @classmethod
-    def open(cls, directory: Path, threads: int = 1) -> Self:
-        """Open the detector in `directory`. Raises ModelError."""
-        return cls(*open_runner(directory, "detector", threads))
+    def open(cls, directory: Path, threads: int = 1, choice: RunnerChoice = CPU) -> Self:
+        """Open the detector in `directory`. Raises ModelError, or ResourceError when the choice cannot run here."""
+        return cls(*open_runner(directory, "detector", threads, choice))
 
     def detect(
         self, image: Image, score_threshold: float | None = None, iou_threshold: float | None = None
     ) -> Detections:
         """Find lesions in image (H, W, 3) uint8 BGR; the thresholds default to the card's."""
         spec = self.card.input
-        fitted, placed = letterbox(image, spec.width, spec.height)
-        outputs = self._runner.infer({spec.name: to_tensor([fitted], spec.mean, spec.std)})
+        if self._prepares is not None:
+            placed = placement(image.shape[1], image.shape[0], spec.width, spec.height)
+            outputs = self._prepares.infer_letterboxed(image)
+        else:
+            fitted, placed = letterbox(image, spec.width, spec.height)
+            outputs = self.runner.infer({spec.name: to_tensor([fitted], spec.mean, spec.std)})
         low = self.card.score_threshold if score_threshold is None else score_threshold
         same = self.card.iou_threshold if iou_threshold is None else iou_threshold
         found = decode(outputs["boxes"][0], outputs["scores"][0].max(axis=1), low, same)
@@ -57,7 +62,7 @@ class Detector:
 
     def close(self) -> None:
         """Free the network."""
-        self._runner.close()
+        self.runner.close()
 
 
 def decode(boxes: Boxes, scores: npt.NDArray[np.float32], score_threshold: float, iou_threshold: float) -> Detections:

@@ -55,6 +55,8 @@ def _write(
 class FakeRunner:
     """Answers with constants after a stated time."""
 
+    name = "fake"
+
     def __init__(self, card: ModelCard, path: Path) -> None:
         """Read the behaviour from the JSON file `path`. Raises ModelError when it is none."""
         try:

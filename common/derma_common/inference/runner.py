@@ -6,20 +6,24 @@ A runner knows nothing of boxes or classes; what an output means is the decoder'
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import mmap
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from derma_common.inference.card import ModelCard
+from derma_common.preprocess import Image
 
 Array = npt.NDArray[np.float32]
 
 
 class Runner(Protocol):
-    """An opened network."""
+    """An opened network. `name` says what runs it, such as "onnx" or "tensorrt-rtx 1.7.1 fp16"."""
+
+    name: str
 
     def infer(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the network: named float32 arrays in, all named outputs out. Raises ValueError for a wrong shape."""
@@ -34,6 +38,34 @@ class Runner(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@runtime_checkable
+class PictureRunner(Runner, Protocol):
+    """A runner that resizes and normalises pictures where it runs, so that only their uint8 pixels travel there.
+
+    Its pixels are those of `derma_common.preprocess`, within one level.
+    """
+
+    def infer_letterboxed(self, image: Image) -> dict[str, Array]:
+        """Fit image (H, W, 3) uint8 BGR into the input as `preprocess.letterbox` does, and run the network."""
+        ...
+
+    def infer_squares(self, image: Image, squares: Sequence[Sequence[int]]) -> dict[str, Array]:
+        """Cut squares (x1, y1, x2, y2) px out of image (H, W, 3) uint8 BGR as `preprocess.cut` does, and run.
+
+        Raises ValueError when there are more than the card's max_batch, or one lies outside the picture.
+        """
+        ...
+
+    def pin(self, memory: mmap.mmap) -> Callable[[], None]:
+        """Let pictures in `memory` travel without a copy on the way; returns what ends that, before it is unmapped."""
+        ...
+
+
+def pin_of(runner: Runner) -> Callable[[mmap.mmap], Callable[[], None]] | None:
+    """Return what lets the runner read pictures in mapped memory in place; None when it has no use for that."""
+    return runner.pin if isinstance(runner, PictureRunner) else None
 
 
 def check_input(card: ModelCard, inputs: Mapping[str, Array]) -> Array:

@@ -16,6 +16,7 @@ from derma_common.boxes import Boxes, area
 from derma_common.inference.card import InputSpec
 from derma_common.inference.detection import Detections, Detector
 from derma_common.preprocess import Image
+from derma_common.settings import TilePx
 
 Window = tuple[int, int, int, int]  # x1 y1 x2 y2, whole px, inside the picture
 
@@ -43,6 +44,12 @@ def _starts(length: int, tile_px: int) -> list[int]:
     return [round(i * (length - tile_px) / (count - 1)) for i in range(count)]
 
 
+def windows_of(width: int, height: int, tile_px: TilePx, spec: InputSpec) -> list[Window]:
+    """Return the windows of a width × height px picture for tiles of this side; none for 0, or where one would do."""
+    side = auto_tile_px(width, height, spec) if tile_px == "auto" else tile_px
+    return tile_windows(width, height, side) if side else []
+
+
 def auto_tile_px(width: int, height: int, spec: InputSpec) -> int:
     """Return a tile side that suits a picture and a network's input; 0 when the whole picture will do."""
     longer, side = max(width, height), min(spec.width, spec.height)
@@ -52,14 +59,14 @@ def auto_tile_px(width: int, height: int, spec: InputSpec) -> int:
 class Rotation:
     """The windows of one source's pictures: all of each, or so many of each in turn."""
 
-    def __init__(self, tile_px: int, at_once: int | None = None) -> None:
-        """`at_once` bounds the windows of one picture, and with them its time; None: all."""
-        self._tile_px, self._at_once = tile_px, at_once
+    def __init__(self, spec: InputSpec, tile_px: TilePx, at_once: int | None = None) -> None:
+        """`spec` is the detector's; `at_once` bounds the windows of one picture, and with them its time; None: all."""
+        self._spec, self._tile_px, self._at_once = spec, tile_px, at_once
         self._next = 0
 
     def turn(self, width: int, height: int) -> list[Window]:
         """Return the windows to look at in the next picture, of width × height px."""
-        windows = tile_windows(width, height, self._tile_px)
+        windows = windows_of(width, height, self._tile_px, self._spec)
         if self._at_once is None or len(windows) <= self._at_once:
             return windows
         chosen = [windows[(self._next + i) % len(windows)] for i in range(self._at_once)]

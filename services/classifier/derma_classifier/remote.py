@@ -15,6 +15,7 @@ from contextlib import closing
 from derma_common.cloud.entries import CropJob, JobResult, image_of, pack, unpack
 from derma_common.cloud.streams import CLASSIFIERS, Delivery, Line, jobs_key, results_key
 from derma_common.errors import InvalidMessage
+from derma_common.inference.choice import choice_of
 from derma_common.inference.classification import Classifier
 from derma_common.preprocess import Image
 from derma_common.shipped import model_dir
@@ -83,9 +84,10 @@ def work(place: Place) -> None:
     """Classify until asked to stop."""
     arguments = place.arguments
     model = model_dir(arguments.model or place.settings.classifier.model)
-    with closing(Classifier.open(model, arguments.threads)) as classifier:
+    choice = choice_of(place.settings.classifier, place.settings.run)
+    with closing(Classifier.open(model, arguments.threads, choice)) as classifier:
         card = classifier.card
-        place.metrics.read(lambda: [("derma_model_info", (card.name, card.sha256, card.runner), 1)])
+        place.metrics.read(lambda: [("derma_model_info", (card.name, card.sha256, classifier.runner.name), 1)])
         crops = ClassifyCrops(classifier, place.name, RedisClock(place.line.now_ms), place.metrics)
         terms = Terms(CLASSIFIERS, arguments.count, arguments.idle)
         Consumer(place.line, place.name, crops, terms, place.metrics).run(place.stop)

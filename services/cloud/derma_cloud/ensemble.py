@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 
 from derma_common.errors import ModelError
+from derma_common.inference.choice import CPU, RunnerChoice
 from derma_common.inference.classification import Classifier
 from derma_common.posterior import Array, dihedral_views, mean, rescale_priors
 from derma_common.preprocess import Image
@@ -33,9 +34,9 @@ class Ensemble:
         self._rescaled = all(member.card.class_counts for member in members)
 
     @classmethod
-    def open(cls, directories: Sequence[Path], threads: int) -> Self:
-        """Open the classifiers in these folders. Raises ModelError."""
-        return cls([Classifier.open(directory, threads) for directory in directories])
+    def open(cls, directories: Sequence[Path], threads: int, choice: RunnerChoice = CPU) -> Self:
+        """Open the classifiers in these folders. Raises ModelError; ResourceError when the choice cannot run here."""
+        return cls([Classifier.open(directory, threads, choice) for directory in directories])
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from derma_cloud.ensemble import Ensemble
 from derma_cloud.sites import checked_site, keys_by_priority
 from derma_common.cloud.entries import LesionPicture, Opinion, image_of, pack, unpack
 from derma_common.cloud.streams import Delivery, Line, opinions_key, pictures_key
+from derma_common.inference.choice import choice_of
 from derma_common.preprocess import Image
 from derma_common.shipped import model_dir
 from derma_common.workers.consumer import Consumer, Taken, Terms
@@ -68,7 +69,8 @@ def work(place: Place) -> None:
     """Give opinions until asked to stop."""
     arguments = place.arguments
     names = arguments.model or [place.settings.classifier.model]
-    with closing(Ensemble.open([model_dir(name) for name in names], arguments.threads)) as ensemble:
+    choice = choice_of(place.settings.classifier, place.settings.run)
+    with closing(Ensemble.open([model_dir(name) for name in names], arguments.threads, choice)) as ensemble:
         opinions = GiveOpinions(ensemble, place.name, place.metrics)
         terms = Terms(GROUP, arguments.count, arguments.idle)
         Consumer(place.line, place.name, opinions, terms, place.metrics).run(place.stop)

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 from derma_common.inference.card import read_card
+from derma_common.inference.choice import choice_of
 from derma_common.inference.detection import Detector
+from derma_common.inference.runner import pin_of
 from derma_common.inference.tiling import Rotation
 from derma_common.launch import Seat, launch
 from derma_common.messages import Crops, Detections, Torn
@@ -22,16 +24,17 @@ def build(seat: Seat) -> StageHost:
     frames = seat.hub.pull(FRAMES, seat.instance)
     work = seat.hub.serve_work(WORK, seat.instance, seat.incarnation)
     results = seat.hub.push(RESULTS)
-    detector = Detector.open(Path(seat.plan.detector_dir), settings.threads)
+    choice = choice_of(settings, seat.settings.run)
+    detector = Detector.open(Path(seat.plan.detector_dir), settings.threads, choice)
     seat.closing.callback(detector.close)
-    rings = RingReader(seat.run_dir)
+    rings = RingReader(seat.run_dir, pin_of(detector.runner))
     seat.closing.callback(rings.close)
-    seat.metrics.model(detector.card.name, detector.card.sha256, detector.card.runner)
+    seat.metrics.model(detector.card.name, detector.card.sha256, detector.runner.name)
     seat.metrics.detector_only(lambda: work.pool.load)
     margin = read_card(Path(seat.plan.classifier_dir)).crop_margin
     threshold = settings.score_threshold if settings.score_threshold >= 0 else None
     tiled = {
-        camera.name: Rotation(camera.tile_px, settings.live_tiles if camera.live else None)
+        camera.name: Rotation(detector.card.input, camera.tile_px, settings.live_tiles if camera.live else None)
         for camera in seat.settings.camera
         if camera.tile_px
     }

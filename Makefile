@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SAMPLE := samples/drawn-exam
-.PHONY: exam test test-all lint docs isic-scorer bench-transport bench-recovery bench-overhead clean
+.PHONY: exam test test-all lint docs isic-scorer bench-transport bench-recovery bench-overhead bench-gpu gpu-check \
+  clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
@@ -78,6 +79,19 @@ bench-recovery: $(VENV)/.core
 
 bench-overhead: $(VENV)/.core
 	$(BIN)/python bench/overhead.py
+
+$(VENV)/.gpu: $(VENV)/.test
+	@echo "installing TensorRT and a binding to CUDA" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,gpu]' >&2
+	@touch $@
+
+# on a machine with an NVIDIA GPU: runner contract, engines against their networks, pipeline, kills; 5: there is none
+gpu-check: $(VENV)/.gpu
+	@$(BIN)/python tests/gpu/check.py
+
+# any machine: networks and pipeline on every runner that it offers -> bench/results/<device>-<date>.json
+bench-gpu: $(VENV)/.gpu $(VENV)/.all
+	$(BIN)/python bench/gpu.py
 
 clean:
 	rm -rf $(VENV) derma-data .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -108,9 +108,9 @@ class Fleet:
 def module(name: str, arguments: Sequence[str]) -> Callable[[], Child]:
     """Return how to start `python -m name` with these arguments."""
     command = [sys.executable, "-m", name, *arguments]
-    return lambda: subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=_leave_with_us)
+    return lambda: subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=leave_with_us)
 
 
-def _leave_with_us() -> None:
-    """Let the kernel ask the worker to leave when this command is killed."""
+def leave_with_us() -> None:
+    """Let the kernel ask a child to leave when this command is killed; for `preexec_fn`."""
     _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

@@ -7,18 +7,25 @@ import errno
 import os
 import platform
 import resource
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from derma_common.gpu import open_gpus
+from derma_cli.mps import CONTROL, answers, usual_pipe_dir
+from derma_common.config import PLACED
+from derma_common.errors import ResourceError
+from derma_common.inference.choice import AUTO, choice_of, resolve
+from derma_common.inference.probe import probe
+from derma_common.placement import refusal
 from derma_common.settings import Settings
 
 State = Literal["good", "note", "bad"]
 GB = 1e9
 LEAST_MEMORY = 1.0 * GB  # three processes with a network each, and the pictures
 LEAST_FILES = 256
+TOGETHER = "see docs/gpu.md for which driver, libraries and TensorRT belong together"
 TIME_ERROR = 5  # of adjtimex(2): the clock is not synchronised
 
 
@@ -70,15 +77,66 @@ def memory(info: Path = Path("/proc/meminfo")) -> Check:
 
 
 def gpu() -> Check:
-    """GPUs, which nothing uses yet."""
-    sizes = [value for metric, _, value in open_gpus()() if metric == "derma_gpu_memory_size_bytes"]
-    if not sizes:
-        return Check("gpu", "good", "none is seen; networks run on the CPU")
-    share = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")).exists()
-    each = ", ".join(f"{size / GB:.0f} GB" for size in sizes)
-    return Check(
-        "gpu", "good", f"{len(sizes)} ({each}; MPS {'on' if share else 'off'}), unused: there is no GPU runner yet"
-    )
+    """GPUs and what there is to use them with."""
+    report = probe()
+    if not report.gpus:
+        return Check("gpu", "good", f"none can be used ({'; '.join(report.problems)}); networks run on the CPU")
+    each = ", ".join(f"{g.index}: {g.name}, SM {g.sm}, {g.memory_bytes / GB:.0f} GB" for g in report.gpus)
+    libraries = " · ".join(part for part in (report.tensorrt, report.binding, *report.providers) if part)
+    says = f"{each}; CUDA {report.driver}; {libraries}"
+    if report.problems:
+        return Check("gpu", "note", f"{says}; {'; '.join(report.problems)}", TOGETHER)
+    return Check("gpu", "good", says)
+
+
+def runners(settings: Settings) -> Iterator[Check]:
+    """What each network would be run by, and why it is that."""
+    for name, section in (("detector", settings.detector), ("classifier", settings.classifier)):
+        choice = choice_of(section, settings.run)
+        try:
+            chosen, line = resolve(choice, probe())
+        except ResourceError as error:
+            yield Check("runner", "bad", f"{name}: {error}", f'mend that, or set {name}.runner = "auto"')
+            continue
+        where = f" on GPU {chosen.gpu}" if chosen.gpu >= 0 else ""
+        says = f"{name}: {chosen.runner}{where}{' (auto)' if choice.runner == AUTO else ''}"
+        if line:
+            yield Check("runner", "note", f"{says}; {line}", TOGETHER)
+        else:
+            yield Check("runner", "good", says)
+
+
+def mps(settings: Settings) -> Check:
+    """NVIDIA's Multi-Process Service, where the settings ask for it."""
+    running = answers(usual_pipe_dir())
+    if not settings.gpu.mps:
+        return Check("mps", "good", f"not asked for{'; a daemon is running' if running else ''}")
+    if shutil.which(CONTROL) is None:
+        return Check(
+            "mps", "bad", f"gpu.mps is set and there is no {CONTROL}", "install the driver's compute utilities"
+        )
+    shares = ", ".join(f"{name} {getattr(settings, name).gpu_percent} %" for name in ("detector", "classifier"))
+    return Check("mps", "good", f"{'its daemon is running' if running else 'a run starts its daemon'}; {shares}")
+
+
+def placement(settings: Settings) -> Iterator[Check]:
+    """Cores, niceness and real-time priority, tried out."""
+    sections = {name: getattr(settings, name) for name in PLACED}
+    asked = {name: s for name, s in sections.items() if s.cores or s.priority or s.realtime}
+    if not asked:
+        yield Check("placement", "good", "processes may use all cores, at the usual priority")
+    for name, section in asked.items():
+        cores = f"cores {list(section.cores)}" if section.cores else "all cores"
+        says = f"{name}: {cores}, nice {section.priority}, real-time priority {section.realtime}"
+        refused = refusal(name, section)
+        others = {core for other in PLACED if other != name for core in sections[other].cores or section.cores}
+        if refused is not None:
+            yield Check("placement", "bad", says, str(refused))
+        elif section.realtime and (not section.cores or others & set(section.cores)):
+            remedy = f"give {name}.cores cores that no other section names, or it can keep the others from running"
+            yield Check("placement", "note", says, remedy)
+        else:
+            yield Check("placement", "good", says)
 
 
 def cameras(folder: Path = Path("/dev")) -> Iterator[Check]:

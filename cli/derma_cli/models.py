@@ -11,13 +11,20 @@ from typing import Annotated, Any
 
 import typer
 
+from derma_cli.models_bench import bench
+from derma_cli.models_build import build
 from derma_cli.options import AsJson
 from derma_common.errors import DermaError, ModelError
 from derma_common.inference.card import ModelCard, read_card, verified_file
 from derma_common.inference.opening import open_runner
 from derma_common.shipped import model_dir, shipped_models
 
-app = typer.Typer(help="List, show and check models: shipped ones by name, others by folder.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, show, check and time models, build their engines: shipped ones by name, others by folder.",
+    no_args_is_help=True,
+)
+app.command()(build)
+app.command()(bench)
 Names = Annotated[
     list[str] | None,
     typer.Argument(metavar="MODEL", help="Shipped names or folders; without any, all shipped."),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from derma_common.heartbeat import Beat, heartbeat_path, read_beat, words_path
@@ -17,10 +18,13 @@ from derma_common.topology import ROLES, service_of
 class Process:
     """An instance of a service over all its incarnations."""
 
-    def __init__(self, instance: str, run_dir: Path, log_file: Path, alive_fd: int) -> None:
-        """`alive_fd` is the read end of a pipe whose write end only the supervisor holds."""
+    def __init__(
+        self, instance: str, run_dir: Path, log_file: Path, alive_fd: int, environment: Mapping[str, str]
+    ) -> None:
+        """`alive_fd` reads a pipe whose write end only the supervisor holds; `environment` comes on top of ours."""
         self.instance, self.service = instance, service_of(instance)
         self._run_dir, self._log_file, self._alive_fd = run_dir, log_file, alive_fd
+        self._environment = os.environ | dict(environment)
         self._child: subprocess.Popen[bytes] | None = None
         self.incarnation = -1
         self.fruitless = 0  # starts in a row that died before doing useful work
@@ -44,8 +48,9 @@ class Process:
         ]  # fmt: skip
         with self._log_file.open("ab") as log:
             self._child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(self._alive_fd,), process_group=0
-            )
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(self._alive_fd,), process_group=0,
+                env=self._environment,
+            )  # fmt: skip
 
     @property
     def running(self) -> bool:

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from derma_cli.endpoints import Endpoints
+from derma_cli.mps import Mps, gpu_environment
 from derma_cli.process import Process
 from derma_common.errors import RunError, error_of
 from derma_common.messages import Command, Reply, Roster, ServiceState, Suspect
 from derma_common.plan import RunPlan
 from derma_common.settings import Settings
-from derma_common.topology import CONTROL, ROLES, ROSTER, Service, detector_of, instance_name
+from derma_common.topology import CONTROL, ROLES, ROSTER, Service, detector_of, instance_name, service_of
 from derma_common.tracing import TRACES_FILE
 from derma_common.transport import Hub, answer
 
@@ -46,6 +47,8 @@ class Supervisor:
         for old in (*self._logs.glob("*.log"), self.settings.data_dir / TRACES_FILE):
             old.unlink(missing_ok=True)
         self._endpoints = Endpoints(self.settings)  # first of what is opened: its address may be a wrong one
+        self._mps = Mps(self._run_dir, self._logs) if self.settings.gpu.mps else None
+        self._environments = {service: gpu_environment(self.settings, service, self._mps) for service in Service}
         # children read this end; only we hold the other, so it closes with us
         self._alive_fd, self._alive_end = os.pipe()
         self.hub = Hub(self._run_dir)
@@ -100,8 +103,9 @@ class Supervisor:
             process = self.processes.get(name)
             if process is None:
                 process = self.processes[name] = Process(
-                    name, self._run_dir, self._logs / f"{name}.log", self._alive_fd
-                )
+                    name, self._run_dir, self._logs / f"{name}.log", self._alive_fd,
+                    self._environments[service_of(name)],
+                )  # fmt: skip
             if not process.running and now >= process.start_at:
                 if process.incarnation >= 0:
                     self.restarts[name] += 1
@@ -126,7 +130,13 @@ class Supervisor:
         limit = (limits.start_timeout_s if starting else limits.hang_after_s) + ROLES[process.service].patience_s
         if process.silent_s(now) > limit:
             self._say(f"{process.instance} gave no sign of life for {limit:g} s, replacing it")
-            process.kill()
+            self._kill(process)
+
+    def _kill(self, process: Process) -> None:
+        """Kill a process, after MPS has let go of it."""
+        if self._mps is not None and process.running:
+            self._mps.release(process.pid)
+        process.kill()
 
     def _buried(self, process: Process, status: int, now: float) -> None:
         """Decide what the end of a process means."""
@@ -234,15 +244,17 @@ class Supervisor:
             for process in group:
                 if not process.wait(max(0.0, deadline - time.monotonic())):
                     self._say(f"{process.instance} did not leave in time, killing it")
-                    process.kill()
+                    self._kill(process)
                     process.wait(5.0)
 
     def close(self) -> None:
         """Kill what is left and close the sockets."""
         for process in self.processes.values():
-            process.kill()
+            self._kill(process)
         for process in self.processes.values():
             process.wait(5.0)
+        if self._mps is not None:
+            self._mps.close()
         self._endpoints.close()
         self.hub.close()
         os.close(self._alive_end)

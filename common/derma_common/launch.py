@@ -10,7 +10,6 @@ import argparse
 import ctypes
 import faulthandler
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -21,13 +20,14 @@ from pathlib import Path
 import cv2
 
 from derma_common import logs, stderr
-from derma_common.errors import ConfigError, ResourceError, UserError
+from derma_common.errors import UserError
 from derma_common.heartbeat import Heartbeat, words_path
+from derma_common.placement import place
 from derma_common.plan import RunPlan, read_plan
 from derma_common.settings import Settings
 from derma_common.stage import Orphaned, StageHost, Stop
 from derma_common.telemetry import Metrics
-from derma_common.topology import PIPELINE, Service, service_of
+from derma_common.topology import PIPELINE, Service
 from derma_common.tracing import Tracer
 from derma_common.transport import Hub
 
@@ -70,7 +70,7 @@ def launch(build: Callable[[Seat], StageHost], argv: list[str] | None = None) ->
         service, _, index = arguments.instance.partition(".")
         camera = index if service == Service.CAPTURE else ""
         logs.install(plan.settings, arguments.instance, plan.run_id, sys.stderr, camera)
-        _place(plan.settings, service_of(arguments.instance))
+        _place(plan.settings, Service(service))
         with ExitStack() as closing:
             if stderr.needed(plan.settings, camera):
                 closing.enter_context(stderr.logged())
@@ -128,20 +128,7 @@ def _die_with_parent(alive_fd: int) -> None:
 
 
 def _place(settings: Settings, service: Service) -> None:
-    """Pin the process to its cores and set its priority as configured."""
+    """Put the process where its section of the settings says; OpenCV's threads are not to be in the networks' way."""
     name = service.value if service in PIPELINE else "cloud"
-    section = getattr(settings, name)
-    if section.cores:
-        allowed = os.sched_getaffinity(0)
-        chosen = set(section.cores) & allowed
-        if not chosen:
-            raise ConfigError(f"{name}.cores {list(section.cores)} names no core of this machine {sorted(allowed)}")
-        os.sched_setaffinity(0, chosen)
-    if section.priority:
-        try:
-            os.nice(section.priority)
-        except PermissionError:
-            raise ResourceError(
-                f"{name}.priority {section.priority} needs the right to raise priorities (CAP_SYS_NICE)"
-            ) from None
+    place(name, getattr(settings, name))
     cv2.setNumThreads(settings.capture.threads)

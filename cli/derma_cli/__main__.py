@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import traceback
+from typing import Annotated
 
 import typer
 
@@ -14,6 +15,7 @@ from derma_cli import (
     classify,
     doctor,
     findings,
+    logs,
     models,
     observe,
     outbox,
@@ -43,7 +45,7 @@ app.command(rich_help_panel=EXAMINE)(findings.findings)
 app.command(rich_help_panel=EXAMINE)(classify.classify)
 app.command(rich_help_panel=EXAMINE)(doctor.doctor)
 app.command(rich_help_panel=WATCH)(services.ps)
-app.command(rich_help_panel=WATCH)(services.logs)
+app.command(rich_help_panel=WATCH)(logs.logs)
 app.command(rich_help_panel=WATCH)(top.top)
 app.command(rich_help_panel=WATCH)(services.scale)
 app.command(rich_help_panel=WATCH)(observe.observe)
@@ -56,10 +58,19 @@ app.add_typer(serve.serve, name="serve", rich_help_panel=BEYOND)
 app.command(rich_help_panel=BEYOND, context_settings=archive.PASS_ON)(archive.archive)
 
 
-@app.command(rich_help_panel=EXAMINE)
-def version() -> None:
-    """Print the version."""
-    print(derma_common.__version__)
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(derma_common.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def derma(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the whole program; each command has its own."""
 
 
 def _tell(text: str) -> None:

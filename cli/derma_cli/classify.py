@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,8 +15,9 @@ import typer
 
 from derma_cli.drawings import Drawings
 from derma_cli.oneshot import Examiner, Lesion
-from derma_cli.options import AsJson, ConfigFile, DataDir, resolve
-from derma_common.config import checked_tile_px
+from derma_cli.options import TILE, AsJson, ConfigFile, DataDir, resolve
+from derma_cli.views import in_view
+from derma_common.config import tile_px_of
 from derma_common.errors import SourceError
 from derma_common.inference.explain import NOTABLE
 from derma_common.preprocess import Image
@@ -45,9 +47,7 @@ def classify(
         Path | None,
         typer.Option(metavar="DIR", help="Where to draw results (default: DATA_DIR/classified; none with --json)."),
     ] = None,
-    tile: Annotated[
-        int, typer.Option(metavar="PX", help="Look at wide pictures in tiles of this side too; 0: do not.")
-    ] = 0,
+    tile: Annotated[str, TILE] = "0",
     detector: Annotated[str | None, typer.Option(help="Detector model: a shipped name or a folder.")] = None,
     classifier: Annotated[str | None, typer.Option(help="Classifier model: a shipped name or a folder.")] = None,
     as_json: AsJson = False,
@@ -56,7 +56,7 @@ def classify(
 ) -> None:
     """Find and classify the lesions of single pictures at once. Nothing is stored but the drawn results."""
     told = find_view(view) if view is not None else None
-    checked_tile_px(tile, "--tile")
+    tile_px = tile_px_of(tile)
     settings = resolve(config, data_dir, {"detector.model": detector, "classifier.model": classifier})
     if pictures is None and not as_json:
         pictures = settings.data_dir / "classified"
@@ -64,7 +64,7 @@ def classify(
     print(TOLD, file=sys.stderr)
     results: list[dict[str, Any]] = []
     unreadable: list[dict[str, str]] = []
-    with Examiner(settings, len(os.sched_getaffinity(0)), tile, whole_image, explain) as examiner:
+    with Examiner(settings, len(os.sched_getaffinity(0)), tile_px, whole_image, explain) as examiner:
         models = {
             "detector": examiner.detector and examiner.detector.card.id,
             "classifier": examiner.classifier.card.id,
@@ -76,13 +76,22 @@ def classify(
                 unreadable.append({"file": picture.origin, "error": picture.error})
                 continue
             lesions = examiner.examine(picture.image)
-            drawn = drawings.write(picture.origin, picture.image, lesions) if drawings else None
+            drawn = drawings.write(picture.origin, picture.image, _told(lesions, told)) if drawings else None
             results.append(_as_json(picture.origin, picture.image, lesions, told, drawn))
             if not as_json:
                 print("\n".join(_lines(results[-1])), flush=True)
     if as_json:
         print(json.dumps({"models": models, "pictures": results, "unreadable": unreadable}, ensure_ascii=False))
+    elif any(not result["lesions"] for result in results):
+        print("no lesion found? --whole-image classifies a close-up that the lesion fills", file=sys.stderr)
     _complain([bad["error"] for bad in unreadable], len(results))
+
+
+def _told(lesions: Sequence[Lesion], view: View | None) -> Sequence[Lesion]:
+    """Return the lesions with the probabilities that are to be shown."""
+    if view is None:
+        return lesions
+    return [replace(lesion, probabilities=in_view(view, lesion.probabilities)) for lesion in lesions]
 
 
 def _complain(errors: Sequence[str], examined: int) -> None:
@@ -125,8 +134,7 @@ def _lesion_json(lesion: Lesion, view: View | None) -> dict[str, Any]:
         "probabilities": {name: round(p, 6) for name, p in lesion.probabilities.items()},
     }  # fmt: skip
     if view is not None:
-        row = view.of([list(lesion.probabilities.values())], list(lesion.probabilities))[0]
-        found["view"] = {name: round(float(p), 6) for name, p in zip(view.classes, row, strict=True)}
+        found["view"] = in_view(view, lesion.probabilities)
     if lesion.explanation is not None:
         heat = lesion.explanation.heat
         y, x = np.unravel_index(int(heat.argmax()), heat.shape)
@@ -152,4 +160,5 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
             where = f"where ({x:.0f}, {y:.0f}) is covered" if loss >= NOTABLE else "wherever it is covered"
             yield f"      {why['class']} loses at most {loss:.2f} {where}"
     if result["picture"]:
-        yield f"  drawn: {result['picture']}"
+        drawn, here = Path(result["picture"]), Path.cwd()
+        yield f"  drawn: {drawn.relative_to(here) if drawn.is_relative_to(here) else drawn}"

@@ -12,14 +12,18 @@ import typer
 
 from derma_cli.checks import all_checks
 from derma_cli.options import DEFAULT_FILE, AsJson, ConfigFile, DataDir, resolve
-from derma_cli.toml_edit import write_values
-from derma_cli.tuning import measure
+from derma_cli.toml_edit import by_hand, write_values
+from derma_cli.tuning import Tuning
 from derma_common.errors import ResourceError
 
 
 def doctor(
     tune: Annotated[
-        bool, typer.Option("--tune", help="Measure for a minute, best while idle; write the threads to derma.toml.")
+        bool,
+        typer.Option(
+            "--tune",
+            help="Measure for a minute, best while idle; write detector variant, threads and cores to derma.toml.",
+        ),
     ] = False,
     as_json: AsJson = False,
     config: ConfigFile = None,
@@ -37,12 +41,14 @@ def doctor(
                 print(f"{'':<20} -> {check.remedy}")
     bad = [check.name for check in checks if check.state == "bad"]
     if tune and not bad:
-        tuned = measure(settings, len(os.sched_getaffinity(0)), lambda line: print(line, file=sys.stderr, flush=True))
+        cores = sorted(os.sched_getaffinity(0))
+        tuned = Tuning(settings, cores, lambda line: print(line, file=sys.stderr, flush=True)).run()
         write_values(file, tuned.settings)
     if as_json:
         print(json.dumps({"checks": [asdict(c) for c in checks], "tuned": tuned and tuned.as_json()}))
     elif tuned is not None:
-        print(f"written into {file}: {', '.join(f'{key} = {n}' for key, n in tuned.settings.items())}")
+        print("\n".join(tuned.why))
+        print(f"written into {file}: {by_hand(tuned.settings)}")
     if bad:
         raise ResourceError(
             f"{', '.join(bad)}: mend what is marked bad above" + ("; nothing was tuned" if tune else "")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,14 +14,20 @@ import typer
 from derma_cli.options import AsJson, ConfigFile, DataDir, resolve
 from derma_cli.pictures import draw_pictures
 from derma_cli.truth import compare
+from derma_cli.views import in_view
 from derma_common.errors import ConfigError, ResourceError
 from derma_common.store import StoredFinding, StoreReader
-from derma_common.taxonomy import View, find_view
+from derma_common.taxonomy import find_view
+
+SHOWN_RUNS = 5  # of an error's line
+Told = Callable[[dict[str, float]], dict[str, float]]  # class -> probability, into the classes to show
 
 
 def findings(
-    run: Annotated[str | None, typer.Option(help="Run id; the latest when not given.")] = None,
-    camera: Annotated[str | None, typer.Option(help="Only this camera.")] = None,
+    run: Annotated[
+        str | None, typer.Option(metavar="ID", help="A run, by the id of its summary; the latest when not given.")
+    ] = None,
+    camera: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this camera.")] = None,
     pictures: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Draw them on the pictures of recorded sources, into DIR.")
     ] = None,
@@ -37,51 +45,62 @@ def findings(
     config: ConfigFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Show the findings of a run."""
-    if view is not None and (pictures is not None or truth is not None):
-        raise ConfigError("--view tells probabilities; it goes with neither --pictures nor --truth")
-    told = find_view(view) if view is not None else None
+    """Show what was found in a run: a line for each box, with the network's likeliest classes."""
+    if view is not None and truth is not None:
+        raise ConfigError("--view tells probabilities, --truth compares boxes: leave out one of the two")
+    told: Told = partial(in_view, find_view(view)) if view is not None else dict
     settings = resolve(config, data_dir)
     with StoreReader(settings.database) as store:
-        chosen = run or store.latest_run()
-        if chosen is None or not store.cameras(chosen):
-            raise ResourceError(
-                f"there is no run {run!r} in {settings.database}" if run else "nothing was examined yet"
-            )
+        chosen = _chosen(store, run, camera)
         if pictures is not None:
-            for line in draw_pictures(store, chosen, camera, pictures):
+            for line in draw_pictures(store, chosen, camera, pictures, told):
                 print(line, file=sys.stderr)
         elif truth is not None:
             agreement = compare(store, chosen, camera, truth)
             print(json.dumps(agreement.as_json()) if as_json else agreement.line())
-        else:
+        elif as_json:
             for finding in store.findings(chosen, camera):
-                seen = _in_view(told, finding.probabilities) if told else None
-                told_by_others = [
-                    _in_view(told, o.probabilities) if told else o.probabilities for o in finding.second_opinions
-                ]
-                if as_json:
-                    extra = {} if seen is None else {"view": seen}
-                    print(json.dumps(finding.as_json() | extra, ensure_ascii=False))
-                else:
-                    print(_line(finding, finding.probabilities if seen is None else seen))
-                    for opinion, probabilities in zip(finding.second_opinions, told_by_others, strict=True):
-                        print(f"    second opinion  {_ranked(probabilities)}  ({opinion.method}; {opinion.worker})")
+                extra = {"view": told(finding.probabilities)} if view is not None else {}
+                print(json.dumps(finding.as_json() | extra, ensure_ascii=False))
+        else:
+            _table(store, chosen, camera, told)
 
 
-def _in_view(view: View, probabilities: dict[str, float]) -> dict[str, float]:
-    """Return class of the view -> probability; nothing for a finding that was not classified."""
-    if not probabilities:
-        return {}
-    told = view.of([list(probabilities.values())], list(probabilities))[0]
-    return {name: round(float(p), 6) for name, p in zip(view.classes, told, strict=True)}
+def _chosen(store: StoreReader, run: str | None, camera: str | None) -> str:
+    """Return the run to show. Raises ResourceError and ConfigError for one, or a camera, that is not there."""
+    runs = store.runs()
+    if not runs:
+        raise ResourceError("nothing was examined yet")
+    if run is not None and run not in runs:
+        raise ResourceError(f"there is no run {run!r}; the latest are {', '.join(runs[:SHOWN_RUNS])}")
+    chosen = run or runs[0]
+    cameras = store.cameras(chosen)
+    if camera is not None and camera not in cameras:
+        raise ConfigError(f"run {chosen} has no camera {camera!r}; it has {', '.join(cameras)}")
+    return chosen
 
 
-def _line(f: StoredFinding, probabilities: dict[str, float]) -> str:
+def _table(store: StoreReader, run: str, camera: str | None, told: Told) -> None:
+    wide = max(len("camera"), *map(len, store.cameras(run)))
+    found = 0
+    for found, f in enumerate(store.findings(run, camera), start=1):
+        if found == 1:
+            print(
+                f"{'camera':<{wide}}  {'picture':<24} {'x1':>7} {'y1':>7} {'x2':>7} {'y2':>7}  score  likeliest classes"
+            )
+        print(_line(f, wide, told(f.probabilities)))
+        for opinion in f.second_opinions:
+            models = ", ".join(opinion.models)
+            print(f"    second opinion  {_ranked(told(opinion.probabilities))}  ({models}; {opinion.worker})")
+    if not found:
+        print(f"run {run}: no lesion was found (pictures examined: {store.outcomes(run).delivered})", file=sys.stderr)
+
+
+def _line(f: StoredFinding, wide: int, probabilities: dict[str, float]) -> str:
     x1, y1, x2, y2 = f.box
     classes = _ranked(probabilities) or f"not classified ({f.missing})"
     where = f.origin or f"frame {f.seq}"
-    return f"{f.camera}  {where:<24} {x1:7.1f} {y1:7.1f} {x2:7.1f} {y2:7.1f}  score {f.score:.2f}  {classes}"
+    return f"{f.camera:<{wide}}  {where:<24} {x1:7.1f} {y1:7.1f} {x2:7.1f} {y2:7.1f}  {f.score:5.2f}  {classes}"
 
 
 def _ranked(probabilities: dict[str, float]) -> str:

@@ -11,9 +11,9 @@ from typing import Self
 from derma_common.inference.classification import Classifier
 from derma_common.inference.detection import Detector
 from derma_common.inference.explain import Heat, occlusion
-from derma_common.inference.tiling import detect_tiled, tile_windows
+from derma_common.inference.tiling import detect_tiled, windows_of
 from derma_common.preprocess import Image, cut, square_around
-from derma_common.settings import Settings
+from derma_common.settings import Settings, TilePx
 from derma_common.shipped import model_dir
 
 MOST_EXPLAINED = 4  # lesions of a picture, the surest boxes: each takes some 80 inferences
@@ -45,7 +45,7 @@ class Lesion:
 class Examiner:
     """The two networks that the settings choose, opened once for many pictures."""
 
-    def __init__(self, settings: Settings, threads: int, tile_px: int, whole: bool, explain: bool) -> None:
+    def __init__(self, settings: Settings, threads: int, tile_px: TilePx, whole: bool, explain: bool) -> None:
         """`whole`: pictures are crops already, no detector is opened. Raises ModelError."""
         self._tile_px, self._explain = tile_px, explain
         threshold = settings.detector.score_threshold
@@ -64,7 +64,7 @@ class Examiner:
         if self.detector is None:
             square = centre_square(columns, rows)
             return self._classified(image, [((0.0, 0.0, float(columns), float(rows)), square, None)])
-        windows = tile_windows(columns, rows, self._tile_px) if self._tile_px else []
+        windows = windows_of(columns, rows, self._tile_px, self.detector.card.input)
         found = detect_tiled(self.detector, image, windows, self._threshold)
         margin = self.classifier.card.crop_margin
         boxes: list[Box] = [(float(x1), float(y1), float(x2), float(y2)) for x1, y1, x2, y2 in found.boxes]

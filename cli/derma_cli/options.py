@@ -20,6 +20,10 @@ ConfigFile = Annotated[
 DataDir = Annotated[
     str | None, typer.Option("--data-dir", help="Where database and logs lie (default: derma-data, here).")
 ]
+TILE = typer.Option(
+    metavar="auto|PX",
+    help="Look at wide pictures in tiles too: auto, as suits them, or of this side; 0: do not.",
+)
 AsJson = Annotated[bool, typer.Option("--json", help="Print data as JSON on stdout.")]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +22,7 @@ BGR = tuple[int, int, int]
 CLASSIFIED: BGR = (60, 200, 60)
 NOT_CLASSIFIED: BGR = (160, 160, 160)
 INK: BGR = (255, 255, 255)
+TELL_EVERY_S = 5.0
 
 
 class Drawable(Protocol):
@@ -35,8 +38,17 @@ class Drawable(Protocol):
     def missing(self) -> str: ...
 
 
-def draw_pictures(store: StoreReader, run: str, camera: str | None, folder: Path) -> Iterator[str]:
-    """Write one annotated mp4 per video and one JPEG per picture into `folder`; yield a line for each source."""
+def draw_pictures(
+    store: StoreReader,
+    run: str,
+    camera: str | None,
+    folder: Path,
+    told: Callable[[dict[str, float]], dict[str, float]] = dict,
+) -> Iterator[str]:
+    """Write one annotated mp4 per video and one JPEG per picture into `folder`; yield lines that say how far it is.
+
+    `told` turns class -> probability into the classes to show.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -49,17 +61,17 @@ def draw_pictures(store: StoreReader, run: str, camera: str | None, folder: Path
             continue
         by_seq: dict[int, list[StoredFinding]] = defaultdict(list)
         for finding in store.findings(run, name):
-            by_seq[finding.seq].append(finding)
+            by_seq[finding.seq].append(replace(finding, probabilities=told(finding.probabilities)))
         recording = open_recording(source)
         if isinstance(recording, VideoFile | SyntheticRecording):
-            yield _draw_video(recording, recording.fps, by_seq, folder / f"{name}.mp4")
+            yield from _draw_video(recording, recording.fps, by_seq, folder / f"{name}.mp4")
         else:
             yield _draw_files(recording, by_seq, folder / name)
 
 
-def _draw_video(recording: Recording, fps: float, by_seq: dict[int, list[StoredFinding]], path: Path) -> str:
+def _draw_video(recording: Recording, fps: float, by_seq: dict[int, list[StoredFinding]], path: Path) -> Iterator[str]:
     writer: cv2.VideoWriter | None = None
-    n = 0
+    n, told_s = 0, time.monotonic()
     for picture in recording.pictures(SeqSet()):
         if picture.image is None:
             continue
@@ -71,9 +83,12 @@ def _draw_video(recording: Recording, fps: float, by_seq: dict[int, list[StoredF
                 raise ResourceError(f"cannot write the video {path}")
         writer.write(image)
         n += 1
+        if time.monotonic() - told_s > TELL_EVERY_S:
+            told_s = time.monotonic()
+            yield f"{path}: {n} frames so far"
     if writer is not None:
         writer.release()
-    return f"{path}: {n} frames"
+    yield f"{path}: {n} frames"
 
 
 def _draw_files(recording: Recording, by_seq: dict[int, list[StoredFinding]], folder: Path) -> str:

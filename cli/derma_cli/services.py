@@ -1,14 +1,12 @@
-"""`derma down · ps · logs · scale`: talk to the supervisor of the run of this data directory."""
+"""`derma down · ps · scale`: talk to the supervisor of the run of this data directory."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
 
@@ -47,11 +45,13 @@ def down(config: ConfigFile = None, data_dir: DataDir = None) -> None:
         print(f"no run is up for {settings.data_dir}", file=sys.stderr)
         return
     ask(settings, Command("down"))
+    print("finishing what is in flight", file=sys.stderr)
     deadline = time.monotonic() + DOWN_WITHIN_S
     while is_alive(run_dir):
         if time.monotonic() > deadline:
             raise RunError(f"the run is still up after {DOWN_WITHIN_S:.0f} s")
         time.sleep(0.1)
+    print("the run has ended; see `derma findings`, `derma top --once`", file=sys.stderr)
 
 
 def ps(as_json: AsJson = False, config: ConfigFile = None, data_dir: DataDir = None) -> None:
@@ -78,41 +78,3 @@ def scale(
 ) -> None:
     """Change the number of workers of a service while frames flow."""
     print(ask(resolve(config, data_dir), Command("scale", assignment)).text)
-
-
-def logs(
-    service: Annotated[
-        str | None, typer.Argument(help="A service or instance, such as detector or classifier.1.")
-    ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")] = False,
-    config: ConfigFile = None,
-    data_dir: DataDir = None,
-) -> None:
-    """Show what the services of the present or last run logged."""
-    settings = resolve(config, data_dir)
-    folder = settings.data_dir / "logs"
-    files = _log_files(folder, service)
-    if not files:
-        there = ", ".join(sorted(f.stem for f in folder.glob("*.log"))) or "none"
-        raise ResourceError(f"there are no logs of {service or 'any service'} in {folder}; there is: {there}")
-    streams: dict[Path, TextIO] = {}
-    while True:
-        for file in _log_files(folder, service):
-            stream = streams.setdefault(file, file.open(encoding="utf-8", errors="replace"))
-            for line in _lines(stream):
-                # a line of JSON says itself whose it is, and can be read by a program
-                print(line if line.startswith("{") else f"{file.stem:<18} {line}", flush=follow)
-        if not follow:
-            return
-        time.sleep(0.2)
-
-
-def _log_files(folder: Path, service: str | None) -> list[Path]:
-    return sorted(
-        f for f in folder.glob("*.log") if service is None or f.stem == service or f.stem.split(".")[0] == service
-    )
-
-
-def _lines(stream: TextIO) -> Iterator[str]:
-    for line in stream:
-        yield line.rstrip("\n")

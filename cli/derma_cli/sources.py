@@ -8,19 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from derma_common.addresses import camera_of, is_live, names_secret, redacted, with_credentials
-from derma_common.config import checked_tile_px
 from derma_common.errors import ConfigError
 from derma_common.recordings import PictureFiles, open_recording, read_picture
-from derma_common.settings import CAMERA_NAME, Camera, Settings
+from derma_common.secret_files import read_secret
+from derma_common.settings import CAMERA_NAME, Camera, Settings, TilePx
+from derma_common.shipped import SAMPLE, shipped
 from derma_common.stderr import muted
 
+SAMPLE_WORD = "sample"  # the shipped recording, wherever derma is installed
+OTHERS = 0o077  # everybody but the owner
 MOST_SOURCES = 32  # each has a process; a pattern that the shell expanded makes thousands
 
 
 def cameras_of(
     sources: Sequence[str],
     live: bool,
-    tile: int | None,
+    tile: TilePx | None,
     settings: Settings,
     environment: Mapping[str, str] = os.environ,
 ) -> tuple[Camera, ...]:
@@ -41,7 +44,6 @@ def cameras_of(
             "or put the pattern in quotes, such as 'shots/*.jpg', so that it stays one source"
         )
     if tile is not None:
-        checked_tile_px(tile, "--tile")
         cameras = [replace(camera, tile_px=tile) for camera in cameras]
     return tuple(_checked(_with_credentials(camera, environment)) for camera in cameras)
 
@@ -50,6 +52,8 @@ def _camera(index: int, text: str, live: bool) -> Camera:
     name, found, source = text.partition("=")
     if not (found and CAMERA_NAME.match(name)) or Path(text).exists():
         name, source = f"cam{index}", text
+    if source == SAMPLE_WORD and not Path(source).exists():
+        source = str(shipped(SAMPLE))
     if names_secret(source):
         raise ConfigError(
             f"{redacted(source)}: a password on a command line is shown to everybody in the process list; give the "
@@ -66,7 +70,8 @@ def _variable(camera: str, what: str) -> str:
 def _with_credentials(camera: Camera, environment: Mapping[str, str]) -> Camera:
     """Put user and password, from the environment or the camera's password file, into its address."""
     user = environment.get(_variable(camera.name, "USER"), camera.user)
-    password = environment.get(_variable(camera.name, "PASSWORD"), "") or _read_secret(camera)
+    password = environment.get(_variable(camera.name, "PASSWORD"), "")
+    password = password or read_secret(camera.password_file, f"camera {camera.name}: password_file", OTHERS)
     if not user and not password:
         return camera
     where = f"camera {camera.name}"
@@ -77,18 +82,6 @@ def _with_credentials(camera: Camera, environment: Mapping[str, str]) -> Camera:
     if "@" in camera.source:
         raise ConfigError(f"{where}: its address holds a user already; leave out one of the two")
     return replace(camera, source=with_credentials(camera.source, user, password))
-
-
-def _read_secret(camera: Camera) -> str:
-    if not camera.password_file:
-        return ""
-    path = Path(camera.password_file).expanduser()
-    try:
-        if path.stat().st_mode & 0o077:
-            raise ConfigError(f"camera {camera.name}: password_file {path} can be read by others: chmod 600 it")
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"camera {camera.name}: password_file {path} cannot be read: {error}") from error
 
 
 def _checked(camera: Camera) -> Camera:

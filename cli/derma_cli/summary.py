@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from derma_common.store import STAGES, StoreReader
+
+MOST_UNREADABLE = 20  # are named; the database names all
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class Summary:
     shm_bytes_left: int
     stored: dict[str, Any]  # the sink's rows, counted independently
     outbox_waiting: int | None = None  # entries that have not left; None without a cloud
+    unreadable: list[str] = field(default_factory=list)  # the first files that were no pictures
+    clock_steps_s: list[float] = field(default_factory=list)  # by which the wall clock was set; negative: back
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
@@ -48,6 +52,12 @@ class Summary:
         if self.outbox_waiting is not None:
             wait = f"{self.outbox_waiting} entries wait (derma outbox ls)" if self.outbox_waiting else "all has left"
             lines.append(f"to the cloud: {wait}")
+        if self.unreadable:
+            more = self.dropped.get("unreadable", 0) - len(self.unreadable)
+            lines.append(f"not readable: {', '.join(self.unreadable)}{f' and {more} more' if more > 0 else ''}")
+        if self.clock_steps_s:
+            steps = ", ".join(f"{step:+.1f} s" for step in self.clock_steps_s)
+            lines.append(f"the wall clock was set during the run ({steps}): frames before are dated by the old one")
         return lines
 
 
@@ -91,4 +101,5 @@ def summarise(
         round(rows.delivered / duration_s, 2) if duration_s else 0.0, rows.latency_ms, sum(restarts.values()), restarts,
         shm_bytes_left,
         {"delivered": rows.delivered, "dropped": rows.dropped}, store.waiting() if cloud else None,
+        store.unreadable(run, MOST_UNREADABLE), store.clock_steps_s(run),
     )  # fmt: skip

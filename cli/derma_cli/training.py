@@ -11,11 +11,18 @@ import sys
 
 import typer
 
+HELP = {"-h", "--help"}
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 data = typer.Typer(help="Prepare pictures and labels for training.", no_args_is_help=True)
 train = typer.Typer(help="Train a model (needs the `train` extra).", no_args_is_help=True)
 evaluate = typer.Typer(help="Measure a model on labelled pictures.", no_args_is_help=True)
+
+
+def _train(package: str, arguments: list[str]) -> None:
+    if not HELP & set(arguments):
+        print("loading PyTorch", file=sys.stderr)  # which takes seconds
+    _become(package, "train", arguments)
 
 
 def _become(package: str, verb: str, arguments: list[str]) -> None:
@@ -51,13 +58,13 @@ def mine(context: typer.Context) -> None:
 @train.command("detector", context_settings=_PASS_ON)
 def train_detector(context: typer.Context) -> None:
     """Train a YOLOv4 lesion detector on a folder of annotated pictures."""
-    _become("detector", "train", context.args)
+    _train("detector", context.args)
 
 
 @train.command("classifier", context_settings=_PASS_ON)
 def train_classifier(context: typer.Context) -> None:
     """Train a lesion classifier on a prepared manifest."""
-    _become("classifier", "train", context.args)
+    _train("classifier", context.args)
 
 
 @evaluate.command("detector", context_settings=_PASS_ON)

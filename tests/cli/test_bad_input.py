@@ -118,7 +118,7 @@ TABLE = [
     (["good", "--set", "capture.window=0"], CONFIG, "capture.window must be at least 1"),
     (["good", "--set", "captrue.window=1"], CONFIG, "did you mean 'capture'?"),
     (["good", "--set", "capture.window"], CONFIG, "write section.key=value"),
-    (["good", "--set", "detector.gpu=0"], CONFIG, "networks run on the CPU only so far"),
+    (["good", "--set", "detector.runner=onnx-cuda"], RESOURCE, "the runner onnx-cuda cannot run here"),
     (["good", "--classifiers", "999"], CONFIG, "at most 64"),
     # the machine
     (["good", "--data-dir", "good.mp4"], RESOURCE, "choose another with --data-dir"),

@@ -93,6 +93,7 @@ def test_people_get_lines_and_a_drawn_result(examine, shot, tmp_path):
     assert "score 0.90  MEL 0.96  NV 0.02  UNK 0.02" in lines[1]
     drawn = cv2.imread(str(tmp_path / "derma-data" / "classified" / "shot ü 1.jpg"))
     assert drawn.shape == (480, 640, 3) and (drawn[..., 1] > 150).any(), "boxes are green"
+    assert lines[-1] == "  drawn: derma-data/classified/shot ü 1.jpg", "below this folder: as one would type it"
 
 
 def test_an_explanation_says_where_the_class_is_seen_and_shows_it(examine, tmp_path):
@@ -110,6 +111,13 @@ def test_an_explanation_says_where_the_class_is_seen_and_shows_it(examine, tmp_p
     why = picture["lesions"][0]["explanation"]
     assert why["class"] == "MEL" and why["largest_loss"] > 0
     assert 160 <= why["at"][0] <= 320 and 0 <= why["at"][1] <= 160
+
+
+def test_where_nothing_is_found_the_way_for_close_ups_is_named(colours, shot, tmp_path, capsys):
+    blind = fake_detector(tmp_path / "blind", boxes=[[0.1, 0.1, 0.2, 0.2]], scores=[[0.0]])
+    classify([str(shot)], detector=str(blind), classifier=str(colours), pictures=tmp_path)
+    said = capsys.readouterr()
+    assert "0 lesions" in said.out and "--whole-image" in said.err
 
 
 def test_a_view_tells_other_classes(examine, shot):
@@ -182,7 +190,7 @@ def test_it_says_once_what_it_is(examine, shot, capsys):
 def test_wide_pictures_are_looked_at_in_tiles_when_asked(examine, tmp_path):
     cv2.imwrite(str(tmp_path / "wide.png"), np.full((416, 1664, 3), 90, dtype=np.uint8))
     (whole,) = json.loads(examine("wide.png", as_json=True))["pictures"]
-    (tiled,) = json.loads(examine("wide.png", tile=416, as_json=True))["pictures"]
+    (tiled,) = json.loads(examine("wide.png", tile="416", as_json=True))["pictures"]
     assert len(tiled["lesions"]) > len(whole["lesions"])
 
 

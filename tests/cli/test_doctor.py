@@ -8,14 +8,19 @@ import resource
 import shutil
 import socket
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from derma_cli import checks, machine, tuning
+from derma_cli import checks, machine, side_by_side, tuning
 from derma_cli.doctor import doctor
-from derma_cli.tuning import Share, Tuned, measure, shares
+from derma_cli.side_by_side import Share
+from derma_cli.tuning import Tuned, Tuning, best_of, shares
 from derma_common.config import load_settings
-from derma_common.errors import ResourceError
+from derma_common.errors import ModelError, ResourceError
+from derma_common.inference.card import read_card
+from derma_common.inference.fake import fake_detector
 from derma_common.settings import Camera, MetricsSettings, RunSettings
 
 
@@ -168,20 +173,119 @@ def test_candidates_share_the_cores(cores):
 
 def test_the_best_share_is_the_fastest_or_a_smaller_one_that_is_as_fast():
     a, b, c = Share(1, 1, 1), Share(2, 1, 2), Share(4, 2, 2)
-    assert Tuned({a: 10.0, b: 20.0, c: 20.3}).best == b
-    assert Tuned({a: 10.0, b: 20.0, c: 25.0}).best == c
+    assert best_of({a: 10.0, b: 20.0, c: 20.3}) == b
+    assert best_of({a: 10.0, b: 20.0, c: 25.0}) == c
+
+
+def tuned(settings, seconds=2.0):
+    return Tuning(settings, sorted(os.sched_getaffinity(0)), lambda line: None, seconds).run()
 
 
 def test_tuning_measures_the_networks_of_the_settings_at_work_together(settings):
-    # two lesions' boxes cost the fake detector 15 ms and three crops its classifier 8 ms: 66 frames/s at most
-    tuned = measure(settings, 2, lambda line: None, seconds=0.5)
-    assert set(tuned.rates) == set(shares(2)) and all(rate > 0 for rate in tuned.rates.values())
+    found = tuned(settings)
+    cores = len(os.sched_getaffinity(0))
+    assert {share for _, share, _ in found.measured} >= set(shares(cores))
+    assert all(rate > 0 for _, _, rate in found.measured)
+    assert found.settings["detector.threads"] == found.share.detector_threads
+    assert "detector.model" not in found.settings, "a model of somebody's own stays"
+    assert "no shipped variant" in found.why[0]
 
 
-def test_what_was_tuned_is_written_into_the_settings_file(here, capsys, monkeypatch):
-    monkeypatch.setattr(tuning, "SECONDS", 0.2)
-    monkeypatch.setattr("derma_cli.doctor.measure", lambda *a: Tuned({Share(3, 2, 1): 5.0}))
+def quantised(directory, of, difference):
+    """Make the folder of a faster build of a detector; its card says by how much its AP50 differs."""
+    fake_detector(directory, service_ms=1)
+    card = json.loads((directory / "card.json").read_text())
+    card["figures"] = {"quantised_from": read_card(of).id, "ap50": {"difference": {"value": difference}}}
+    (directory / "card.json").write_text(json.dumps(card))
+    return directory
+
+
+@pytest.fixture
+def family(tmp_path, monkeypatch, settings):
+    """`family(difference)` gives settings whose detector has a faster build in a folder of shipped models."""
+
+    def make(difference):
+        shipped = tmp_path / "shipped"
+        plain = fake_detector(shipped / "plain", service_ms=40)
+        quantised(shipped / "small", plain, difference)
+        monkeypatch.setattr(tuning, "shipped_models", lambda: [shipped / "plain", shipped / "small"])
+        names = {"plain": shipped / "plain", "small": shipped / "small"}
+        for module in (tuning, side_by_side):
+            monkeypatch.setattr(module, "model_dir", lambda name: names.get(name, Path(name)))
+        return replace(settings, detector=replace(settings.detector, model="plain"))
+
+    return make
+
+
+def test_a_faster_variant_that_loses_nothing_is_chosen_and_it_is_said_why(family):
+    found = tuned(family(-0.0004))
+    assert found.settings["detector.model"] == "small"
+    assert found.why[0].startswith("small: faster, and loses 0.0004 of AP50 by its card (frames/s: plain ")
+
+
+@pytest.mark.parametrize("difference", [-0.02, float("nan")])
+def test_a_faster_variant_that_loses_much_or_nobody_knows_how_much_is_not_even_measured(family, difference):
+    found = tuned(family(difference))
+    assert "detector.model" not in found.settings and {model for model, _, _ in found.measured} == {"plain"}
+
+
+def test_the_variants_of_the_shipped_detector_are_one_network(settings):
+    for name in ("yolov4-tiny-mole", "yolov4-tiny-mole-int8"):
+        chosen = replace(settings, detector=replace(settings.detector, model=name))
+        assert tuning.variants(chosen) == ["yolov4-tiny-mole", "yolov4-tiny-mole-int8"]
+
+
+def test_stages_on_cores_of_their_own_have_different_ones():
+    share = Share(2, 3, 1, pinned=True)
+    assert share.cores([1, 3, 5, 7, 9, 11]) == ([1, 3], [5, 7, 9])
+    assert Share(2, 3, 1).cores([1, 3, 5, 7, 9, 11]) == ([], [])
+
+
+def test_a_pinned_network_runs_on_its_cores_only():
+    core = min(os.sched_getaffinity(0))
+    seen = []
+
+    def open_work(closing):
+        return lambda: seen.append(os.sched_getaffinity(0))
+
+    side_by_side._side_by_side([(open_work, [core])], 0.0)
+    assert seen and all(cores == {core} for cores in seen)
+    assert os.sched_getaffinity(0) != {core} or len(os.sched_getaffinity(0)) == 1
+
+
+def test_a_network_that_does_not_open_ends_the_measuring_with_its_error(settings):
+    broken = replace(settings, classifier=replace(settings.classifier, model=settings.detector.model))
+    with pytest.raises(ModelError):
+        tuned(broken)
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Tuning as if it had been measured."""
+    values = {"detector.model": "yolov4-tiny-mole-int8", "detector.threads": 3, "detector.cores": [0, 1, 2]}
+    found = Tuned("yolov4-tiny-mole-int8", Share(3, 2, 1, True), values, ["int8: faster"], [("x", Share(3, 2, 1), 5.0)])
+    monkeypatch.setattr("derma_cli.doctor.Tuning", lambda *_: SimpleNamespace(run=lambda: found))
+
+
+@pytest.mark.usefixtures("measured")
+def test_what_was_tuned_is_written_into_the_settings_file_and_nothing_else_changes(here, capsys):
+    mine = "[detector]  # of room 1\n# mine\nscore_threshold = 0.5  # low\n"
+    (here / "derma.toml").write_text((here / "derma.toml").read_text().replace("[detector]\n", mine))
+    before = load_settings(here / "derma.toml", {})
     doctor(tune=True)
-    assert "written into derma.toml: detector.threads = 3, classifier.workers = 2" in capsys.readouterr().out
-    settings = load_settings(here / "derma.toml", {})
-    assert (settings.detector.threads, settings.classifier.workers, settings.classifier.threads) == (3, 2, 1)
+    out = capsys.readouterr().out
+    assert "int8: faster" in out
+    assert 'written into derma.toml: detector.model = "yolov4-tiny-mole-int8", detector.threads = 3' in out
+    after = load_settings(here / "derma.toml", {})
+    assert (after.detector.model, after.detector.threads) == ("yolov4-tiny-mole-int8", 3)
+    assert after.detector.cores == (0, 1, 2)
+    assert "# mine\nscore_threshold = 0.5  # low\n" in (here / "derma.toml").read_text()
+    assert replace(after, detector=before.detector) == before
+
+
+@pytest.mark.usefixtures("measured")
+def test_what_was_tuned_is_in_the_json_too(here, capsys):
+    doctor(tune=True, as_json=True)
+    found = json.loads(capsys.readouterr().out)["tuned"]
+    assert found["settings"]["detector.cores"] == [0, 1, 2] and found["why"] == ["int8: faster"]
+    assert found["measured"][0]["frames_per_s"] == 5.0

@@ -1,16 +1,20 @@
-"""`derma findings --view`: the stored probabilities, told in other classes."""
+"""`derma findings`: what is stored as a table, and its probabilities told in other classes."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 
+import cv2
+import numpy as np
 import pytest
 from support.builders import classifications, detections, frame
 
 from derma_cli.findings import findings
-from derma_common.errors import ConfigError
+from derma_cli.pictures import draw_pictures
+from derma_common.errors import ConfigError, ResourceError
 from derma_common.inference.card import read_card
+from derma_common.store import StoreReader
 from derma_sink.join import Joins
 from derma_sink.outcome import closed, delivered
 from derma_sink.store import StoreWriter
@@ -54,7 +58,7 @@ def test_without_a_view_the_json_lines_have_none(capsys, data_dir):
 
 
 def test_a_view_replaces_the_classes_of_the_lines(capsys, data_dir):
-    classified, missing = shown(capsys, data_dir=data_dir, view="blog")
+    _, classified, missing = shown(capsys, data_dir=data_dir, view="blog")
     assert classified.endswith("unknown 0.49  benign 0.46  melanoma 0.05")
     assert missing.endswith("not classified (poison)")
 
@@ -62,7 +66,7 @@ def test_a_view_replaces_the_classes_of_the_lines(capsys, data_dir):
 def test_a_view_of_a_users_file_is_told(capsys, data_dir, tmp_path):
     file = tmp_path / "mine.json"
     file.write_text(json.dumps({"views": {"mine": {"mole": ["NV"], "other": ["suspicious"]}}}))
-    assert shown(capsys, data_dir=data_dir, view=str(file))[0].endswith("other 0.34  mole 0.30")
+    assert shown(capsys, data_dir=data_dir, view=str(file))[1].endswith("other 0.34  mole 0.30")
 
 
 @pytest.mark.parametrize("view", ["lives", "no.json#live"])
@@ -71,6 +75,62 @@ def test_a_view_that_does_not_exist_is_refused_before_anything_is_read(view):
         findings(data_dir="/nowhere", view=view)
 
 
-def test_a_view_does_not_go_with_pictures(data_dir, tmp_path):
-    with pytest.raises(ConfigError, match="neither --pictures nor --truth"):
-        findings(data_dir=data_dir, view="live", pictures=tmp_path)
+def test_a_view_does_not_go_with_a_truth(data_dir, tmp_path):
+    with pytest.raises(ConfigError, match="leave out one of the two"):
+        findings(data_dir=data_dir, view="live", truth=tmp_path)
+
+
+def test_columns_have_names_above_them(capsys, data_dir):
+    head, first, _ = shown(capsys, data_dir=data_dir)
+    assert head.split() == ["camera", "picture", "x1", "y1", "x2", "y2", "score", "likeliest", "classes"]
+    assert head.index("score") + len("score") == first.index("  NV"), "numbers end below their names"
+
+
+def test_a_run_or_camera_that_is_not_there_is_told_with_those_that_are(data_dir):
+    with pytest.raises(ResourceError, match="no run 'run2'; the latest are run1"):
+        findings(data_dir=data_dir, run="run2")
+    with pytest.raises(ConfigError, match="no camera 'left'; it has cam0"):
+        findings(data_dir=data_dir, camera="left")
+
+
+def test_a_run_that_found_nothing_says_so(capsys, tmp_path, detector_dir, classifier_dir):
+    store = StoreWriter(tmp_path / "derma.db", "run1")
+    store.begin_run(7, "boot", "0", [("cam0", "a.mp4", False)], read_card(detector_dir), read_card(classifier_dir))
+    joins = Joins()
+    joins.add(detections(frame(0), n=0), 1)
+    store.commit([delivered(joins.pop(("cam0", 0)))], [])
+    store.close()
+    findings(data_dir=str(tmp_path))
+    assert capsys.readouterr() == ("", "run run1: no lesion was found (pictures examined: 1)\n")
+
+
+def test_while_a_recording_is_drawn_it_is_said_how_far_it_is(tmp_path, monkeypatch, detector_dir, classifier_dir):
+    monkeypatch.setattr("derma_cli.pictures.TELL_EVERY_S", 0.0)
+    store = StoreWriter(tmp_path / "derma.db", "run1")
+    source = "synthetic://?frames=3&width=64&height=64"
+    store.begin_run(7, "boot", "0", [("cam0", source, False)], read_card(detector_dir), read_card(classifier_dir))
+    store.close()
+    with StoreReader(tmp_path / "derma.db") as reader:
+        lines = list(draw_pictures(reader, "run1", None, tmp_path))
+    file = tmp_path / "cam0.mp4"
+    assert lines == [*(f"{file}: {n} frames so far" for n in (1, 2, 3)), f"{file}: 3 frames"]
+
+
+def test_pictures_are_drawn_with_the_classes_of_a_view(tmp_path, detector_dir, classifier_dir):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((120, 160, 3), 90, dtype=np.uint8))
+    store = StoreWriter(tmp_path / "derma.db", "run1")
+    source = str(tmp_path / "a.png")
+    store.begin_run(7, "boot", "0", [("cam0", source, False)], read_card(detector_dir), read_card(classifier_dir))
+    joins, only = Joins(), frame(0)
+    joins.add(replace(detections(only), boxes=((40.0, 40.0, 120.0, 100.0),)), 1)
+    joins.add(replace(classifications(only), probabilities=(ROW,), classes=ISIC), 2)
+    store.commit([delivered(joins.pop(("cam0", 0)))], [])
+    store.close()
+    told = []
+    with StoreReader(tmp_path / "derma.db") as reader:
+        for name, view in (("plain", dict), ("viewed", lambda p: told.append(p) or {})):
+            list(draw_pictures(reader, "run1", None, tmp_path / name, view))
+    plain, viewed = (cv2.imread(str(tmp_path / name / "cam0" / "a.jpg")).astype(int) for name in ("plain", "viewed"))
+    green = [(image[..., 1] - image[..., 2] > 60).any() for image in (plain, viewed)]
+    assert green == [True, False], "a box without classes is grey"
+    assert told == [pytest.approx(dict(zip(ISIC, ROW, strict=True)))]

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
+import derma_common
 from derma_cli.__main__ import app
 
 
@@ -29,3 +31,8 @@ def test_a_command_and_its_options_say_what_they_are_for(name):
         text = getattr(parameter, "help", None)
         assert text, f"{name}: {parameter.name} has no help"
         assert not re.search(r"\[[a-z]+\]", text), f"{name}: {parameter.name}: rich takes [words] for colours"
+
+
+def test_the_version_is_printed():
+    said = CliRunner().invoke(app, ["--version"])
+    assert (said.exit_code, said.output) == (0, f"{derma_common.__version__}\n")

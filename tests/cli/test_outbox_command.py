@@ -70,7 +70,7 @@ def test_drain_sends_what_waits_and_claim_takes_a_name_over(
         line.take_site("room1", "another machine")
         assert outbox(data_dir, "claim").stdout == "room1 is this machine's\n"
         done = outbox(data_dir, "drain")
-        assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+        assert (done.returncode, done.stdout) == (0, "3 entries sent\n"), done.stderr
         assert len(line.read({findings_key("room1", 0): "0-0"}, 9, 0)) == 3
     finally:
         line.close()

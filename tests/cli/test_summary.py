@@ -24,13 +24,17 @@ def stored(tmp_path, detector_dir, classifier_dir):
     """`stored({seq: boxes or a reason})` writes a run of one camera and opens it for reading."""
     opened = []
 
-    def store(outcomes, cameras=("cam0",)):
+    def store(outcomes, cameras=("cam0",), origins=None, frames=()):
         path = tmp_path / "derma.db"
         writer = StoreWriter(path, "run1")
         writer.begin_run(
             1, "b", "0", [(c, "a.mp4", False) for c in cameras], read_card(detector_dir), read_card(classifier_dir)
         )
-        writer.commit([_outcome(seq, what) for seq, what in outcomes.items()], [])
+        names = origins or {}
+        writer.commit([_outcome(seq, what, names.get(seq, "")) for seq, what in outcomes.items()], [])
+        for camera, seq, captured_ns, wall_ns in frames:
+            of, joins = frame(seq, camera=camera, captured_ns=captured_ns, wall_ns=wall_ns), Joins()
+            writer.commit([delivered(joins.add(detections(of, 0), 1))], [])
         writer.close()
         opened.append(StoreReader(path))
         return opened[-1]
@@ -40,9 +44,9 @@ def stored(tmp_path, detector_dir, classifier_dir):
         reader.close()
 
 
-def _outcome(seq, what):
+def _outcome(seq, what, origin=""):
     if isinstance(what, str):
-        return closed("cam0", seq, what, "", None, 1)
+        return closed("cam0", seq, what, origin, None, 1)
     of, joins = frame(seq), Joins()
     found = detections(of, len(what))
     joins.add(type(found)(of, tuple(what), found.scores, found.model, 1, 2), 1)
@@ -146,3 +150,26 @@ def test_a_truth_that_is_none_is_one_line(stored, tmp_path, text):
 def test_a_truth_that_is_not_there_is_one_line(stored, tmp_path):
     with pytest.raises(SourceError, match="there is no ground truth"):
         compare(stored({}), "run1", None, tmp_path / "none.json")
+
+
+def test_files_that_were_no_pictures_are_named_up_to_a_number(stored):
+    names = {seq: f"{seq}.png" for seq in range(30)}
+    store = stored(dict.fromkeys(names, "unreadable"), origins=names)
+    summary = summarise("run1", Flow(30, 0, {"unreadable": 30}, 0), {}, 0, store)
+    assert summary.unreadable == [f"{seq}.png" for seq in range(20)]
+    assert any(line.endswith("18.png, 19.png and 10 more") for line in summary.lines())
+
+
+def test_steps_of_the_wall_clock_are_told_once_however_many_cameras_saw_them(stored):
+    hour_ns = 3600 * 10**9
+    frames = [
+        (camera, i, 1000 + i, 5000 + i - hour_ns * (i >= late))
+        for camera, late in (("a", 2), ("b", 3))
+        for i in range(6)
+    ]
+    store = stored({}, cameras=("a", "b"), frames=frames)
+    summary = summarise("run1", Flow(12, 12, {}, 0), {}, 0, store)
+    assert summary.clock_steps_s == [-3600.0]
+    assert (
+        "the wall clock was set during the run (-3600.0 s): frames before are dated by the old one" in summary.lines()
+    )

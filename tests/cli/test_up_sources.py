@@ -11,6 +11,7 @@ import pytest
 from derma_cli.sources import MOST_SOURCES, cameras_of
 from derma_common.errors import ConfigError, SourceError
 from derma_common.settings import Camera, Settings
+from derma_common.shipped import SAMPLE, shipped
 
 CANARY = "canary-p@ss:w/rd"
 
@@ -37,6 +38,13 @@ def test_paths_and_patterns_become_absolute_and_get_names(here):
 def test_a_file_whose_name_has_an_equals_sign_is_that_file(here):
     (here / "shots" / "1.png").rename(here / "a=1.png")
     assert cameras("a=1.png")[0].source == str(here / "a=1.png")
+
+
+def test_sample_is_the_shipped_recording_unless_something_here_is_called_so(here):
+    (camera,) = cameras("sample")
+    assert (camera.source, camera.live) == (str(shipped(SAMPLE)), False)
+    (here / "shots").rename(here / "sample")
+    assert cameras("sample")[0].source == str(here / "sample")
 
 
 def test_a_pattern_that_the_shell_expanded_is_refused_before_it_starts_a_thousand_processes():

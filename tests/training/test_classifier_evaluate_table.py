@@ -151,6 +151,12 @@ def test_groups_are_found_under_the_names_of_known_data_sets(tmp_path: Path) -> 
         columns_to_compare(rows, ["hair"])
 
 
+def test_a_column_that_states_nothing_is_no_group_unless_asked_for(tmp_path: Path) -> None:
+    rows = read_table(written(tmp_path, "file,label,sex,age\na,NV,,unknown\nb,NV,female,\n"))
+    assert columns_to_compare(rows, None) == {"sex": "sex"}
+    assert columns_to_compare(rows, ["age"]) == {"age": "age"}
+
+
 def test_pictures_of_a_patient_belong_together_and_others_stand_alone(tmp_path: Path) -> None:
     table = written(tmp_path, "file,label,lesion_id,patient_id\na,NV,1,x\nb,NV,2,x\nc,NV,3,\nd,NV,4,\n")
     column, groups = independent_groups(read_table(table), None)

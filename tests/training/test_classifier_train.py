@@ -259,6 +259,7 @@ def test_other_data_do_not_go_on_with_a_run(tmp_path: Path, capsys: pytest.Captu
         (["--epochs", "-1"], "cannot be negative"),
         (["--size", "32", "--keep-stages", "99"], "only an EfficientNet keeps stages, and not 99"),
         (["--fold", "7"], "there is no fold 7"),
+        (["--emphasis", "PHONE=2"], "--emphasis PHONE: the manifest has the classes MEL, NV, UNK and the sources"),
         (["--weights", "none.pt"], "there is no file none.pt"),
         (["--weights", "none/model.onnx"], "none is no model"),
         (["--size", "40", "--architecture", "inception_v3"], "cannot take pictures of 40 px"),

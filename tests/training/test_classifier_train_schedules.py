@@ -16,6 +16,7 @@ from derma_training.classifier.imbalance import (
     epoch_length,
     epoch_order,
     learned_counts,
+    source_factors,
 )
 from derma_training.classifier.manifest import Row
 from derma_training.classifier.recipes import DERMA, ESTEVA, RECIPES, STEPPAN, Stage, adapted, recipe_from
@@ -90,8 +91,14 @@ def test_from_scratch_all_layers_learn_alike_and_lr_moves_the_peak() -> None:
 
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_a_stored_recipe_is_read_again(name: str) -> None:
-    recipe = replace(RECIPES[name], emphasis=(("MEL", 2.0),))
+    recipe = replace(RECIPES[name], emphasis=(("MEL", 2.0),), source_emphasis=(("phone", 2.0),))
     assert recipe_from(asdict(recipe)) == recipe
+
+
+def test_a_recipe_stored_before_sources_could_be_emphasised_is_read() -> None:
+    stored = asdict(DERMA)
+    del stored["source_emphasis"]
+    assert recipe_from(stored) == DERMA
 
 
 def test_effective_number_weights_are_those_of_the_papers_counts() -> None:
@@ -169,6 +176,25 @@ def test_an_emphasised_class_is_drawn_so_many_times_as_often(sampling: str) -> N
     assert shares["MEL"] / shares["NV"] == pytest.approx(3 * plain["MEL"] / plain["NV"])
     assert many["MEL"] / many["NV"] == pytest.approx(shares["MEL"] / shares["NV"], rel=0.1)
     assert all(len(order) == epoch_length(LABELS, sampling) for order in orders)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sampling", ["natural", "sqrt", "over"])
+def test_an_emphasised_source_is_drawn_more_often_and_its_class_is_not(sampling: str) -> None:
+    sources = ["phone" if i % 5 == 0 else "dermoscopy" for i in range(len(LABELS))]
+    within = source_factors(sources, (("phone", 3.0),))
+    orders = [
+        epoch_order(LABELS, sampling, np.random.default_rng(seed), (), within)  # type: ignore[arg-type]
+        for seed in range(400)
+    ]
+    many = Counter((LABELS[i], sources[i]) for order in orders for i in order)
+    assert many["NV", "phone"] / many["NV", "dermoscopy"] == pytest.approx(3 * 12 / 48, rel=0.05)
+    shares = class_draws({"NV": 60, "MEL": 25, "DF": 4}, sampling)  # type: ignore[arg-type]
+    of_mel = (many["MEL", "phone"] + many["MEL", "dermoscopy"]) / sum(many.values())
+    assert of_mel == pytest.approx(shares["MEL"], rel=0.05)
+
+
+def test_without_an_emphasis_no_picture_is_preferred() -> None:
+    assert source_factors(["phone", "dermoscopy"], ()) is None
 
 
 def test_what_is_known_of_a_person_becomes_numbers(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -15,7 +15,7 @@ import torch
 
 from derma_common.errors import RunError
 from derma_training.classifier.batches import Batch, batches
-from derma_training.classifier.imbalance import epoch_order
+from derma_training.classifier.imbalance import epoch_order, source_factors
 from derma_training.classifier.job import Job
 from derma_training.classifier.run import Run, save_checkpoint
 from derma_training.classifier.schedules import layer_rates, momentum, one_cycle, size_at, stage_at, stepwise
@@ -28,7 +28,8 @@ def train_one_epoch(run: Run, job: Job) -> dict[str, Any]:
     """Train one epoch, or what the budget or an earlier kill leaves of it; return its figures."""
     recipe = job.setup.recipe
     rng = np.random.default_rng((job.setup.seed, run.epoch))
-    order = epoch_order(job.labels, recipe.sampling, rng, recipe.emphasis)
+    within = source_factors([row.source for row in job.rows], recipe.source_emphasis)
+    order = epoch_order(job.labels, recipe.sampling, rng, recipe.emphasis, within)
     rows = [job.rows[i] for i in order]
     starts = range(run.position, job.steps_per_epoch * job.batch, job.batch)
     first_step, before_s, last_s, saved_s, losses = run.step, run.elapsed_s, job.clock(), 0.0, []

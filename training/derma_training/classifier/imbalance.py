@@ -23,22 +23,29 @@ def class_draws(counts: Mapping[str, int], sampling: Sampling, emphasis: Emphasi
 
 
 def epoch_order(
-    labels: Sequence[str], sampling: Sampling, rng: np.random.Generator, emphasis: Emphasis = ()
+    labels: Sequence[str],
+    sampling: Sampling,
+    rng: np.random.Generator,
+    emphasis: Emphasis = (),
+    within: npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.int64]:
     """Return the indices of one epoch, in order.
 
     "natural": every picture once. "sqrt": as many draws, a class as often as the root of its size. "over": every class
     as often as the largest, each of its pictures at least once. "under": every class as often as the smallest.
-    With an emphasis, pictures are drawn with replacement, classes as `class_draws` says.
+    With an emphasis, pictures are drawn with replacement, classes as `class_draws` says; `within` (N,) is how much
+    more often than another picture of its class each is drawn.
     """
     by_class = {name: np.flatnonzero(np.asarray(labels) == name) for name in sorted(set(labels))}
-    if sampling == "natural" and not emphasis:
+    uneven = bool(emphasis) or within is not None
+    if sampling == "natural" and not uneven:
         return rng.permutation(len(labels))
-    if sampling == "sqrt" or emphasis:
+    if sampling == "sqrt" or uneven:
+        factors = np.ones(len(labels)) if within is None else np.asarray(within, dtype=np.float64)
         shares = class_draws({name: len(indices) for name, indices in by_class.items()}, sampling, emphasis)
         chance = np.empty(len(labels))
         for name, indices in by_class.items():
-            chance[indices] = shares[name] / len(indices)
+            chance[indices] = shares[name] * factors[indices] / factors[indices].sum()
         n = epoch_length(labels, sampling)
         return np.asarray(rng.choice(len(labels), n, p=chance / chance.sum()), dtype=np.int64)
     sizes = [len(indices) for indices in by_class.values()]
@@ -47,6 +54,12 @@ def epoch_order(
     else:
         chosen = [_repeated(indices, max(sizes), rng) for indices in by_class.values()]
     return rng.permutation(np.concatenate(chosen))
+
+
+def source_factors(sources: Sequence[str], emphasis: Emphasis) -> Floats | None:
+    """Return how much more often each picture (N,) is drawn for its source's sake; None without emphasis."""
+    factor = dict(emphasis)
+    return np.asarray([factor.get(source, 1.0) for source in sources]) if factor else None
 
 
 def epoch_length(labels: Sequence[str], sampling: Sampling) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Sampling = Literal["natural", "sqrt", "over", "under"]
-Emphasis = tuple[tuple[str, float], ...]  # class, factor on its draws
+Emphasis = tuple[tuple[str, float], ...]  # class or source, factor on its draws
 ClassWeights = Literal["none", "inverse", "effective"]
 
 
@@ -43,7 +43,7 @@ class Recipe:
     decay_norms: bool = True  # decay biases and norms too
     cycle_momentum: bool = True
     sampling: Sampling = "natural"
-    emphasis: Emphasis = ()
+    emphasis: Emphasis = ()  # of classes
     class_weights: ClassWeights = "none"
     beta: float = 0.999  # of the effective number
     label_smoothing: float = 0.0
@@ -53,6 +53,7 @@ class Recipe:
     early_share: float = 0.0  # of the run is trained on smaller pictures
     early_scale: float = 1.0
     scratch_lr: float = 0.0  # peak rate of all layers without pretrained weights, 0: as the stages say
+    source_emphasis: Emphasis = ()  # of sources, within each class
 
 
 # Steppan & Hanke 2021 (arXiv 2101.03814) with its code's values (fastai 1): EfficientNet-B4's notebook
@@ -136,5 +137,7 @@ def adapted(recipe: Recipe, pretrained: bool, peak_lr: float = 0.0) -> Recipe:
 def recipe_from(values: Mapping[str, Any]) -> Recipe:
     """Return the recipe that was stored as a dictionary. Raises TypeError and KeyError when it is none."""
     stages = tuple(Stage(**stage) for stage in values["stages"])
-    emphasis = tuple((name, factor) for name, factor in values["emphasis"])
-    return Recipe(**{**values, "stages": stages, "emphasis": emphasis})
+    factors = {
+        key: tuple((name, factor) for name, factor in values.get(key, ())) for key in ("emphasis", "source_emphasis")
+    }
+    return Recipe(**{**values, "stages": stages, **factors})

@@ -12,7 +12,7 @@ from typing import get_args
 
 from derma_common.posterior import ENSEMBLES
 from derma_common.settings import ClassifierSettings
-from derma_training.classifier.evaluation.cards import card_folder, write_card_figures
+from derma_training.classifier.evaluation.cards import card_figures, card_folder, write_card_figures
 from derma_training.classifier.evaluation.classes import Unplaced
 from derma_training.classifier.evaluation.document import document_of
 from derma_training.classifier.evaluation.measure import Request, judge
@@ -38,8 +38,10 @@ def main(arguments: list[str]) -> None:
         if options.submission:
             write_submission(options.submission, judged)
         if card:
-            print(f"derma: the figures are on {write_card_figures(options.write, card, document)}", file=sys.stderr)
+            written = write_card_figures(card, {options.write: card_figures(document)})
+            print(f"derma: the figures are on {written}", file=sys.stderr)
         if options.report:
+            print("derma: drawing the report", file=sys.stderr)
             print(f"derma: the report is {write_report(options.report, judged, document)}", file=sys.stderr)
     print(json.dumps(document, indent=1, ensure_ascii=False) if options.json else as_text(document))
 

@@ -38,11 +38,15 @@ def main(arguments: list[str]) -> None:
         print(json.dumps(summary))
     elif summary["model"]:
         print(f"{summary['model']}: {summary['id']}, temperature {summary['temperature']}")
-        print(f"calibration part: {summary['calibration']}")
+        print(_figures(summary["calibration"]))
         print(f"licence: {summary['licence']}")
     else:
-        print(f"calibration part: {summary['calibration']}")
+        print(_figures(summary["calibration"]))
         print("no model directory: the pipeline knows pictures only, and this network takes metadata too")
+
+
+def _figures(calibration: dict[str, float]) -> str:
+    return "calibration part: " + ", ".join(f"{name} {value:g}" for name, value in calibration.items())
 
 
 def _train(options: argparse.Namespace, manifest: Manifest) -> dict[str, Any]:
@@ -57,7 +61,7 @@ def _train(options: argparse.Namespace, manifest: Manifest) -> dict[str, Any]:
     from derma_training.classifier.trained import load_trained
     from derma_training.classifier.weights import is_folded
 
-    recipe, device = _recipe(options), device_of(options.device)
+    recipe, device = _recipe(options, manifest), device_of(options.device)
     mean, std = normalisation(options.architecture, options.weights)
     setup = Setup(
         architecture=options.architecture,
@@ -105,8 +109,8 @@ def _inherited(weights: str, teacher: str) -> tuple[str, ...]:
     return tuple(normalised(read_card(directory).licence.partition("(")[0]) for directory in directories)
 
 
-def _recipe(options: argparse.Namespace) -> Recipe:
-    """Return the recipe with what the command line changes of it."""
+def _recipe(options: argparse.Namespace, manifest: Manifest) -> Recipe:
+    """Return the recipe with what the command line changes of it. Raises ConfigError."""
     if options.epochs < 0 or options.minutes < 0 or options.lr < 0:
         raise ConfigError("--epochs, --minutes and --lr cannot be negative")
     if options.batch == 1 or options.batch < 0:
@@ -114,12 +118,20 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     if options.size and options.size < SMALLEST_PX:
         raise ConfigError(f"--size must be {SMALLEST_PX} or more")
     recipe = adapted(RECIPES[options.recipe], bool(options.weights), options.lr)
+    sources = {row.source for row in manifest.rows}
+    unknown = [name for name, _ in options.emphasis if name not in sources.union(manifest.classes)]
+    if unknown:
+        raise ConfigError(
+            f"--emphasis {unknown[0]}: the manifest has the classes {', '.join(manifest.classes)} and the sources "
+            f"{', '.join(sorted(sources))}"
+        )
     changes = {
         "batch": options.batch,
         "sampling": options.sampling,
         "class_weights": options.class_weights,
         "beta": options.beta,
-        "emphasis": tuple(options.emphasis),
+        "emphasis": tuple(one for one in options.emphasis if one[0] in manifest.classes),
+        "source_emphasis": tuple(one for one in options.emphasis if one[0] not in manifest.classes),
     }
     return replace(recipe, **{name: value for name, value in changes.items() if value})
 
@@ -127,7 +139,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
 def _emphasis(words: str) -> tuple[str, float]:
     name, _, factor = words.rpartition("=")
     if not name or not factor.replace(".", "", 1).isdecimal() or float(factor) == 0.0:
-        raise argparse.ArgumentTypeError(f"{words!r} is not CLASS=FACTOR, a number above 0")
+        raise argparse.ArgumentTypeError(f"{words!r} is not NAME=FACTOR, a number above 0")
     return name, float(factor)
 
 
@@ -157,8 +169,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_emphasis,
         action="append",
         default=[],
-        metavar="CLASS=F",
-        help="draw a class F times as often",
+        metavar="NAME=F",
+        help="draw a class F times as often, or within each class the pictures of a source",
     )
     add("--class-weights", choices=get_args(ClassWeights), help="what a mistake costs: 1 / n, or 1 / effective number")
     add("--beta", type=float, default=0.0, help="of the effective number (default 0.999)")

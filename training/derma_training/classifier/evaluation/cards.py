@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ def card_folder(models: Sequence[str]) -> Path:
     return model_dir(models[0])
 
 
-def write_card_figures(title: str, folder: Path, document: dict[str, Any]) -> Path:
-    """Put figures on the card of the model in `folder`, under `title`; return the card's file."""
+def write_card_figures(folder: Path, figures: Mapping[str, Any]) -> Path:
+    """Put figures, title -> what was found, on the card of the model in `folder`; return the card's file."""
     card = read_card(folder)
-    write_card(replace(card, figures={**card.figures, title: card_figures(document)}), folder)
+    write_card(replace(card, figures={**card.figures, **figures}), folder)
     return folder / CARD_FILE
 
 

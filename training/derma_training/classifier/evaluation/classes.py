@@ -73,7 +73,7 @@ def _through(view: View, words: Sequence[str]) -> Scale:
     for leaf in tree.leaves(tree.root):
         (inside if node in tree.lineage(leaf) else outside).add(view.place(leaf))
     suspicious = tuple(name for name in view.classes if name in inside - outside)
-    return Scale(view.name, view.classes, index_of, suspicious, _unknown(view.classes), view)
+    return Scale(view.name, view.classes, index_of, suspicious, unknown_class(view.classes), view)
 
 
 def _as_trained(classes: tuple[str, ...], index_of: Mapping[str, int]) -> Scale:
@@ -81,14 +81,15 @@ def _as_trained(classes: tuple[str, ...], index_of: Mapping[str, int]) -> Scale:
     node = _suspicious_node(vocabulary)
     nodes = {name: vocabulary.named(name) for name in classes}
     suspicious = tuple(name for name, own in nodes.items() if own and node in vocabulary.tree.lineage(own))
-    return Scale(AS_TRAINED, classes, index_of, suspicious, _unknown(classes), None)
+    return Scale(AS_TRAINED, classes, index_of, suspicious, unknown_class(classes), None)
 
 
 def _suspicious_node(vocabulary: Vocabulary) -> str | None:
     return next((node for word in SUSPICIOUS if (node := vocabulary.named(word))), None)
 
 
-def _unknown(classes: Sequence[str]) -> str | None:
+def unknown_class(classes: Sequence[str]) -> str | None:
+    """Return the class, or the label, that stands for pictures of none of the others, None when there is none."""
     return next((name for name in classes if known_vocabulary().named(name) == UNKNOWN), None)
 
 

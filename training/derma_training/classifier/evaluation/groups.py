@@ -20,7 +20,7 @@ MISSING_WORDS = ("", "unknown", "na", "nan", "none")
 
 
 def columns_to_compare(rows: Sequence[Labelled], wanted: Sequence[str] | None) -> dict[str, str]:
-    """Return name -> column of the table. wanted: names or columns, None for those of COLUMNS_OF that there are.
+    """Return name -> column of the table. wanted: names or columns, None for those of COLUMNS_OF that say anything.
 
     Raises ConfigError for a column that there is not.
     """
@@ -28,7 +28,7 @@ def columns_to_compare(rows: Sequence[Labelled], wanted: Sequence[str] | None) -
     found = {}
     for name in COLUMNS_OF if wanted is None else wanted:
         column = next((c for c in (name, *COLUMNS_OF.get(name, ())) if c in columns), None)
-        if column is not None:
+        if column is not None and (wanted is not None or set(values(rows, column)) != {MISSING}):
             found[name] = column
         elif wanted is not None:
             raise ConfigError(f"the table has no column {name!r} to group by; it has {', '.join(columns)}")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from derma_common.errors import ModelError
 from derma_common.inference.card import CARD_FILE
 from derma_common.inference.opening import open_runner
+from derma_common.inference.unknown import UnknownCheck
 from derma_common.preprocess import CROP_MARGIN, Image, softmax, to_tensor
 from derma_common.shipped import model_dir
 
@@ -48,6 +49,7 @@ class Network:
     temperature: float = 1.0
     crop_margin: float = CROP_MARGIN
     class_counts: Mapping[str, int] = field(default_factory=dict)
+    unknown: UnknownCheck | None = None  # the rule of a card, applied as the service does
     module: Any = None  # the torch module of a checkpoint, for gradients; exported networks have none
 
     def answer(self, crops: Sequence[Image]) -> Answers:
@@ -65,7 +67,12 @@ class Network:
 
     def probabilities(self, crops: Sequence[Image]) -> npt.NDArray[np.float64]:
         """Return calibrated probabilities (N, C) of crops, as `answer`."""
-        return softmax(self.answer(crops).logits, self.temperature).astype(np.float64)
+        return self.posterior(self.answer(crops))
+
+    def posterior(self, answers: Answers) -> npt.NDArray[np.float64]:
+        """Return the calibrated probabilities (N, C) that the service would tell of these answers."""
+        probabilities = softmax(answers.logits, self.temperature).astype(np.float64)
+        return self.unknown.told(probabilities, answers.logits, answers.features) if self.unknown else probabilities
 
     def _batch(self, crops: Sequence[Image]) -> Mapping[str, Array]:
         return self.run(to_tensor(crops, self.mean, self.std))
@@ -97,4 +104,5 @@ def open_exported(folder: Path, threads: int) -> Network:
         temperature=card.temperature,
         crop_margin=card.crop_margin,
         class_counts=card.class_counts,
+        unknown=UnknownCheck.open(card, folder),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ Floats = npt.NDArray[np.float64]
 DPI = 100
 INK = "#26323e"
 FAINT = "#b8c2cc"
+TITLE_LETTERS = 26  # of a small picture, in a line
 
 
 def need_matplotlib() -> None:
@@ -131,7 +133,7 @@ def panels_figure(rows: Sequence[tuple[str, Mapping[str, Image]]]) -> bytes:
     blocks = 2 if len(rows) > 1 else 1  # side by side, to spare height
     height = (len(rows) + blocks - 1) // blocks
     columns = blocks * len(names)
-    figure = Figure(figsize=(1.55 * columns, 1.85 * height), layout="constrained")
+    figure = Figure(figsize=(1.55 * columns, 2.0 * height), layout="constrained")
     grid = np.atleast_2d(figure.subplots(height, columns, squeeze=False))
     for axes in grid.flat:
         axes.axis("off")
@@ -140,7 +142,7 @@ def panels_figure(rows: Sequence[tuple[str, Mapping[str, Image]]]) -> bytes:
         for offset, name in enumerate(names):
             axes = grid[index // blocks, first + offset]
             axes.imshow(pictures[name][:, :, ::-1])
-            axes.set_title(title if offset == 0 else name, fontsize=7)
+            axes.set_title(fill(title if offset == 0 else name, TITLE_LETTERS), fontsize=7)
     return _png(figure)
 
 

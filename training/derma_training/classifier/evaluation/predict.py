@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from derma_common.errors import SourceError
 from derma_common.posterior import STEPPAN_BETA, dihedral_views, zoomed_views
-from derma_common.preprocess import Image, cut, resize, softmax, square_around
+from derma_common.preprocess import Image, cut, resize, square_around
 from derma_common.recordings import read_picture
 from derma_training.classifier.crops import centre_square, in_px
 from derma_training.classifier.evaluation.models import Network
@@ -92,7 +92,7 @@ def look_at(network: Network, images: Sequence[tuple[Labelled, Image]], tta: Tta
 
     features = answers.features
     return Seen(
-        mean(softmax(answers.logits, network.temperature)),
+        mean(network.posterior(answers)),
         mean(answers.logits),
         None if features is None else mean(features).astype(np.float32),
     )

@@ -23,6 +23,7 @@ from derma_training.detector.commands import retrain  # noqa: E402
 from derma_training.detector.networks import network  # noqa: E402
 
 pytestmark = pytest.mark.train
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
 
 @pytest.fixture
@@ -76,6 +77,7 @@ def test_a_finished_model_is_trained_on_with_its_anchors_and_exported_in_another
     [
         ({"size": 100}, 2, "--size 100"),
         ({"batch": 0}, 2, "--batch 0: must be positive"),
+        pytest.param({"device": "cuda"}, 2, "no CUDA device here", marks=NO_GPU),
         ({"network": "yolov9"}, 2, "yolov9"),
         ({"data": "nowhere"}, 3, "nowhere"),
         ({"weights": "missing.weights"}, 4, "missing.weights"),
@@ -145,3 +147,23 @@ def test_a_killed_training_goes_on_after_its_last_whole_epoch(folder, capsys):
     assert main(arguments(folder, epochs=saved + 1)) == 0
     assert "going on after" in capsys.readouterr().err
     assert json.loads(log.read_text().splitlines()[-1])["epoch"] == saved + 1
+
+
+def test_a_place_that_fills_up_at_the_end_is_one_line_and_the_same_command_ends_it(folder, capsys):
+    pytest.importorskip("matplotlib", reason="plots need the bench extra")
+    blocked = folder / "model" / "losses.png"
+    blocked.mkdir(parents=True)
+    assert main(arguments(folder)) == 5
+    assert "cannot be written" in capsys.readouterr().err.splitlines()[-1]
+    blocked.rmdir()
+    assert main(arguments(folder)) == 0
+    assert "going on after" in capsys.readouterr().err and blocked.is_file()
+
+
+def test_a_gpu_that_is_too_small_is_one_line(folder, monkeypatch, capsys):
+    def burst(*_):
+        raise torch.OutOfMemoryError("tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(session, "train_to_end", burst)
+    assert main(arguments(folder)) == 5
+    assert "smaller --batch" in capsys.readouterr().err.splitlines()[-1]

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from derma_common.errors import ResourceError
 from derma_common.inference.card import ModelCard, write_card
 from derma_common.inference.detection import Detector
 from derma_training.detector import plots
@@ -59,6 +60,7 @@ def finish(run: Run, data: Data, directory: Path, licence: str) -> ModelCard:
     """Export the averaged network into `directory`, choose its threshold, measure it and write the card.
 
     The threshold is chosen on the tune split; the figures are those of the test split, which nothing has seen.
+    Raises ResourceError when the disk does not take it.
     """
     net = run.averaged.to(torch.device("cpu"))
     card = export(net, directory, card_of(run, directory.name, licence, data))
@@ -79,8 +81,14 @@ def finish(run: Run, data: Data, directory: Path, licence: str) -> ModelCard:
         "date": datetime.now(UTC).date().isoformat(),
     }
     card = replace(card, score_threshold=threshold, figures={**card.figures, **said})
-    write_card(card, directory)
-    _plot(directory, matches, threshold)
+    try:
+        write_card(card, directory)
+        _plot(directory, matches, threshold)
+    except OSError as error:
+        raise ResourceError(
+            f"{directory} cannot be written: {error.strerror}; the checkpoint is kept: make room and run the same "
+            "command again"
+        ) from error
     return card
 
 

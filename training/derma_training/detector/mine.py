@@ -20,8 +20,9 @@ from derma_common.inference.detection import Detector
 from derma_common.preprocess import Image, cut, square_around
 from derma_common.recordings import VIDEO_SUFFIXES, VideoFile
 from derma_common.seqset import SeqSet
+from derma_common.settings import TilePx
 from derma_training.detector.annotations import Annotated, Decoded, read_annotations
-from derma_training.detector.evaluate.looking import Seen, TilePx, look_at
+from derma_training.detector.evaluate.looking import Seen, look_at
 
 CROP_PX = 160
 CROP_MARGIN = 1.0  # of the longer side, around what was found

@@ -7,15 +7,15 @@ Efficient Integer-Arithmetic-Only Inference", eq. 1: real = scale Â· (integer âˆ
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from derma_common.errors import ConfigError, ModelError, ResourceError
-from derma_common.inference.card import InputSpec, ModelCard, read_card, sha256_of, verified_file, write_card
-from derma_common.preprocess import Image, letterbox, to_tensor
+from derma_common.inference.card import ModelCard, read_card, sha256_of, verified_file, write_card
+from derma_common.inference.precision import CalibrationReader, leads_to_convolution, without_advice
+from derma_common.preprocess import Image
 
 if TYPE_CHECKING:
     from onnx import GraphProto
@@ -43,7 +43,7 @@ def quantize(source: Path, images: Iterable[Image], out: Path) -> ModelCard:
     draft = out / (card.file + ".part")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        count = _quantize_file(file, draft, card.input, images)
+        count = _quantize_file(file, draft, card, images)
         draft.replace(out / card.file)
         card = replace(
             card,
@@ -59,7 +59,7 @@ def quantize(source: Path, images: Iterable[Image], out: Path) -> ModelCard:
     return card
 
 
-def _quantize_file(source: Path, target: Path, spec: InputSpec, images: Iterable[Image]) -> int:
+def _quantize_file(source: Path, target: Path, card: ModelCard, images: Iterable[Image]) -> int:
     """Quantise an ONNX file; returns how many pictures calibrated it."""
     import onnx
     from onnxruntime import quantization as ort_quantization
@@ -67,9 +67,8 @@ def _quantize_file(source: Path, target: Path, spec: InputSpec, images: Iterable
     graph = onnx.load(str(source)).graph
     if any(node.op_type == "QuantizeLinear" for node in graph.node):
         raise ModelError(f"{source} is an int8 model already; quantise the fp32 one it was made from")
-    reader = _Reader(spec, images)
-    logging.getLogger().addFilter(_not_advice)
-    try:
+    reader = CalibrationReader(card, images)
+    with without_advice():
         ort_quantization.quantize_static(
             str(source),
             str(target),
@@ -83,42 +82,9 @@ def _quantize_file(source: Path, target: Path, spec: InputSpec, images: Iterable
             weight_type=ort_quantization.QuantType.QInt8,
             calibrate_method=ort_quantization.CalibrationMethod.MinMax,
         )
-    finally:
-        logging.getLogger().removeFilter(_not_advice)
     return reader.count
 
 
 def float_nodes(graph: GraphProto) -> list[str]:
     """Return the names of the nodes that no convolution follows: the heads' last convolutions, and the decode."""
-    users: dict[str, list[Any]] = {}
-    for node in graph.node:
-        for name in node.input:
-            users.setdefault(name, []).append(node)
-    followed: dict[str, bool] = {}
-    for node in reversed(graph.node):  # nodes stand in the order of their execution
-        after = [user for name in node.output for user in users.get(name, [])]
-        followed[node.name] = any(user.op_type == "Conv" or followed[user.name] for user in after)
-    return [name for name, is_followed in followed.items() if not is_followed]
-
-
-class _Reader:
-    """Hands pictures to the calibration as the pipeline hands them to the network, one at a time."""
-
-    def __init__(self, spec: InputSpec, images: Iterable[Image]) -> None:
-        self.count = 0
-        self._inputs = self._prepared(spec, images)
-
-    def get_next(self) -> dict[str, Any] | None:
-        """Return the next input by its name, None after the last."""
-        return next(self._inputs, None)
-
-    def _prepared(self, spec: InputSpec, images: Iterable[Image]) -> Iterator[dict[str, Any]]:
-        for image in images:
-            fitted, _ = letterbox(image, spec.width, spec.height)
-            self.count += 1
-            yield {spec.name: to_tensor([fitted], spec.mean, spec.std)}
-
-
-def _not_advice(record: logging.LogRecord) -> bool:
-    """Drop ONNX Runtime's advice to fold and infer shapes first: the export has done it."""
-    return "pre-processing before quantization" not in record.getMessage()
+    return [name for name, leads in leads_to_convolution(graph).items() if not leads]

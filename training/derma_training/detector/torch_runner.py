@@ -19,6 +19,8 @@ Array = npt.NDArray[np.float32]
 class TorchRunner:
     """Runs a network in PyTorch, as `derma_common.inference.runner.Runner` wants it."""
 
+    name = "torch"
+
     def __init__(self, net: Darknet, device: torch.device) -> None:
         self._graph, self._device = DetectorGraph(net).eval(), device
 

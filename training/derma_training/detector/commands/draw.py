@@ -22,6 +22,7 @@ from derma_common.preprocess import Image
 from derma_training.detector.augment import Sample
 from derma_training.detector.cutouts import ENDINGS, read_cutouts
 from derma_training.detector.scenes import LESION_FREE, draw_scene
+from derma_training.progress import Progress
 
 JPEG_QUALITY = 95
 FOLDERS = ("images", "labels", "ignored")
@@ -40,13 +41,13 @@ def main(arguments: list[str]) -> None:
         for folder in FOLDERS:
             (args.out / folder).mkdir(parents=True, exist_ok=True)
         (args.out / "classes.txt").write_text("lesion\n", encoding="utf-8")
-        for n in range(args.n):
-            rng = np.random.default_rng((args.seed, n))
-            scene = draw_scene(rng, args.width, args.height, cutouts, skins, free)
-            _write(scene, args.out, f"scene-{args.seed:04d}-{n:05d}")
-            boxes, ignored = boxes + len(scene.boxes), ignored + len(scene.ignored)
-            if (n + 1) % 100 == 0:
-                print(f"{n + 1} of {args.n} scenes", file=sys.stderr)
+        with Progress("scenes", args.n) as progress:
+            for n in range(args.n):
+                rng = np.random.default_rng((args.seed, n))
+                scene = draw_scene(rng, args.width, args.height, cutouts, skins, free)
+                _write(scene, args.out, f"scene-{args.seed:04d}-{n:05d}")
+                boxes, ignored = boxes + len(scene.boxes), ignored + len(scene.ignored)
+                progress.step()
     except OSError as error:
         raise ResourceError(f"{args.out} cannot be written: {error.strerror}") from error
     print(json.dumps({"scenes": args.n, "boxes": boxes, "ignored": ignored, "cutouts": len(cutouts)}))

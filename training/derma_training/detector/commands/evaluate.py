@@ -8,13 +8,14 @@ import os
 import sys
 from pathlib import Path
 
+from derma_common.config import tile_px_of
 from derma_common.inference.detection import Detector
-from derma_common.settings import DetectorSettings
+from derma_common.settings import DetectorSettings, TilePx
 from derma_common.shipped import model_dir
 from derma_training.detector.annotations import Annotations, read_annotations
 from derma_training.detector.evaluate.curves import draw_curves
 from derma_training.detector.evaluate.gallery import draw_gallery
-from derma_training.detector.evaluate.looking import Seen, TilePx, look_at
+from derma_training.detector.evaluate.looking import Seen, look_at
 from derma_training.detector.evaluate.matching import match_all
 from derma_training.detector.evaluate.report import lines, on_skin, report
 from derma_training.progress import Progress
@@ -54,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", default=DetectorSettings().model, help="a shipped name or a folder (%(default)s)")
     parser.add_argument("--split", choices=("train", "val", "test"), help="only this split of the data")
-    parser.add_argument("--tile", type=tile_px, default=0, help="look at tiles of this side in px too, or `auto`")
+    parser.add_argument("--tile", type=tile_px_of, default=0, help="look at tiles of this side in px too, or `auto`")
     parser.add_argument("--threshold", type=float, help="score above which a box counts (the card's)")
     parser.add_argument("--bootstrap", type=int, default=0, metavar="N", help="95 %% intervals from N samples")
     parser.add_argument("--skin", type=Path, metavar="DIR", help="pictures without lesions, for false positives there")
@@ -65,16 +66,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser
-
-
-def tile_px(text: str) -> TilePx:
-    """Read the side of a tile: px, or `auto`."""
-    if text == "auto":
-        return "auto"
-    side = int(text)
-    if side < 0:
-        raise argparse.ArgumentTypeError("a tile's side is 0 px or more")
-    return side
 
 
 def read(place: Path, split: str | None = None) -> Annotations:

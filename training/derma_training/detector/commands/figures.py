@@ -16,10 +16,10 @@ from typing import Any
 
 from derma_common.inference.card import write_card
 from derma_common.inference.detection import Detector
+from derma_common.settings import TilePx
 from derma_common.shipped import model_dir
 from derma_training.detector.annotations import Annotated
 from derma_training.detector.evaluate import Matches, choose_threshold, figures, intervals, look_at, match_all
-from derma_training.detector.evaluate.looking import TilePx
 from derma_training.detector.sources import SOURCES, recording
 
 SAMPLES = 1000  # of the bootstrap

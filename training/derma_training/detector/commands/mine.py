@@ -12,11 +12,11 @@ import os
 import sys
 from pathlib import Path
 
+from derma_common.config import tile_px_of
 from derma_common.errors import ConfigError
 from derma_common.inference.detection import Detector
 from derma_common.settings import DetectorSettings
 from derma_common.shipped import model_dir
-from derma_training.detector.commands.evaluate import tile_px
 from derma_training.detector.mine import Collection, mine, open_skin
 
 
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--pictures", type=Path, nargs="+", required=True, help="folders, COCO jsons, tables or videos")
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument("--threshold", type=float, help="score above which a find is kept (the card's)")
-    parser.add_argument("--tile", type=tile_px, default=0, help="look at tiles of this side in px too, or `auto`")
+    parser.add_argument("--tile", type=tile_px_of, default=0, help="look at tiles of this side in px too, or `auto`")
     parser.add_argument("--every", type=int, default=10, help="take each so many-th frame of a video (%(default)s)")
     parser.add_argument(
         "--threads", type=int, default=len(os.sched_getaffinity(0)), help="of one inference (all cores)"

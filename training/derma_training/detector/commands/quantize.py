@@ -18,14 +18,16 @@ from typing import Any
 
 import numpy as np
 
+from derma_common.config import tile_px_of
 from derma_common.errors import SourceError
 from derma_common.inference.card import write_card
 from derma_common.inference.detection import Detector
 from derma_common.preprocess import Image
+from derma_common.settings import TilePx
 from derma_common.shipped import model_dir
 from derma_training.detector.annotations import Annotated, read_annotations
-from derma_training.detector.commands.evaluate import say, tile_px
-from derma_training.detector.evaluate.looking import Seen, TilePx, look_at
+from derma_training.detector.commands.evaluate import say
+from derma_training.detector.evaluate.looking import Seen, look_at
 from derma_training.progress import Progress
 
 CALIBRATION_PICTURES = 120
@@ -54,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", required=True, help="the fp32 model: a shipped name or a folder")
     parser.add_argument("--data", type=Path, action="append", required=True, help="labelled pictures, as for evaluate")
     parser.add_argument("--out", type=Path, required=True, help="folder of the int8 model")
-    parser.add_argument("--tile", type=tile_px, default=0, help="measure with tiles of this side in px, or `auto`")
+    parser.add_argument("--tile", type=tile_px_of, default=0, help="measure with tiles of this side in px, or `auto`")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of one inference")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of pictures")
     parser.add_argument("--json", action="store_true", help="print one JSON document")

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from derma_common.errors import ConfigError
+from derma_common.errors import ConfigError, ResourceError
 
 if TYPE_CHECKING:
     from derma_training.detector.train import TrainSettings
@@ -31,10 +31,11 @@ def main(arguments: list[str]) -> None:
     from derma_training.detector.data import read_data
     from derma_training.detector.finish import finish
     from derma_training.detector.session import open_run, train_to_end
+    from derma_training.device import device_of
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(args.device)
     data = read_data(args.data, args.keep_classes)
     for line in data.report:
         print(line, file=sys.stderr)
@@ -45,6 +46,11 @@ def main(arguments: list[str]) -> None:
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on after the last whole epoch", file=sys.stderr)
         raise SystemExit(130) from None
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(
+            f"the GPU's memory does not hold --batch {args.batch} at --size {args.size} and a little more: the same "
+            "command goes on with a smaller --batch"
+        ) from error
     card = finish(run, data, args.out, args.licence)
     held_out = {"model": card.id, "threshold": card.score_threshold, "held_out": card.figures["held_out"]}
     print(json.dumps(held_out), flush=True)
@@ -66,7 +72,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="of the network on the CPU (default: torch's choice)")
     parser.add_argument("--workers", type=int, default=2, help="threads that make training pictures")
-    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: cuda if there is one")
     parser.add_argument("--keep-classes", action="store_true", help="tell the data's classes apart, not lesions alone")
     parser.add_argument("--licence", default=LICENCE, help="licence of the weights, for the card")
     args = parser.parse_args(arguments)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from derma_common.inference.detection import Detections, Detector
-from derma_common.inference.tiling import auto_tile_px, detect_tiled, tile_windows
+from derma_common.inference.tiling import detect_tiled, windows_of
+from derma_common.settings import TilePx
 from derma_training.detector.annotations import Annotated
 
 LOW_SCORE = 0.005  # as Darknet's `map`: what scores less changes no figure that is quoted
-
-TilePx = int | Literal["auto"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +29,7 @@ def look_at(detector: Detector, pictures: Iterable[Annotated], tile_px: TilePx =
     for picture in pictures:
         image = picture.image()
         height, width = image.shape[:2]
-        side = auto_tile_px(width, height, detector.card.input) if tile_px == "auto" else tile_px
-        windows = tile_windows(width, height, side) if side else []
+        windows = windows_of(width, height, tile_px, detector.card.input)
         started_ns = time.monotonic_ns()
         found = detect_tiled(detector, image, windows, score_threshold=LOW_SCORE)
         yield Seen(picture, found, len(windows), (time.monotonic_ns() - started_ns) / 1e9)

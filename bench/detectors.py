@@ -8,6 +8,7 @@ order on one drawn picture, so that what disturbs one disturbs all; times are me
 network  the tensor in, boxes and scores out, of the whole network with its decode. `wall` is what passes, `cpu` what
          all threads of the process spend: on a busy machine only the latter means something.
 frame    a 1080p picture in, boxes out: letterbox, network, threshold, suppression, as the detector process does it.
+tiled    the same of a live camera with `tile_px = "auto"`: the whole picture and the default number of tiles, in turn.
 cv2.dnn  the network in OpenCV's Darknet reader, on the same weights (fp32), which derma writes as .cfg and .weights.
          Needs the extra `train`.
 """
@@ -34,7 +35,9 @@ from derma_common.errors import ModelError
 from derma_common.inference.card import ModelCard, read_card
 from derma_common.inference.detection import Detector
 from derma_common.inference.opening import open_runner
+from derma_common.inference.tiling import Rotation, detect_tiled
 from derma_common.preprocess import Image, letterbox, to_tensor
+from derma_common.settings import DetectorSettings
 from derma_common.shipped import model_dir, shipped_models
 from derma_training.detector.darknet_weights import save_weights
 from derma_training.detector.layers import Darknet
@@ -68,9 +71,13 @@ def cases_of(directory: Path, threads: int) -> dict[Case, Callable[[Array, Any],
     """Return what is timed of a model: functions of the input tensor and the 1080p picture."""
     card, runner = open_runner(directory, "detector", threads)
     detector = Detector(card, runner)
+    rotation = Rotation(card.input, "auto", DetectorSettings().live_tiles)
     cases: dict[Case, Callable[[Array, Any], object]] = {
         (card.name, "network"): lambda tensor, picture: runner.infer({card.input.name: tensor}),
         (card.name, "frame"): lambda tensor, picture: detector.detect(picture),
+        (card.name, "tiled"): lambda tensor, picture: detect_tiled(
+            detector, picture, rotation.turn(picture.shape[1], picture.shape[0])
+        ),
     }
     if "quantised_from" not in card.figures:
         run = opencv_network(network_of(directory), threads)

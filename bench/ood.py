@@ -1,6 +1,6 @@
 """Compare scores that tell unknown pictures from known lesions, the product's own and those of pytorch-ood.
 
-    python bench/ood.py --model MODEL --known TRAIN.csv --labels TEST.csv [--kind COLUMN] [--json]
+    python bench/ood.py --model MODEL --known TRAIN.csv --labels TEST.csv [--kind COLUMN] [--leave-out] [--json]
 
 MODEL is a training run's folder, or an exported model with the output `features` (then without ODIN, which needs
 gradients). TRAIN.csv names lesions that the network was trained on: what features look like when they are known.
@@ -8,7 +8,9 @@ TEST.csv names lesions and unknown pictures (label UNK) that it never saw; `--ki
 of unknown each is (source). Tables are read as by `derma evaluate classifier`; --known-where and --where choose rows.
 
 Printed for each kind of unknown against all lesions of TEST.csv, unknown pictures being the positives: AUROC, and the
-share of lesions that is called unknown where 95 % of the unknown are found. Needs `train`, pytorch-ood and scipy.
+share of lesions that is called unknown where 95 % of the unknown are found. With `--leave-out` also each class in turn
+as if it were unknown: its logit and its known lesions are taken away. The features have learned from it all the same,
+so these figures are better than those for a disease that nobody trained on. Needs `train`, pytorch-ood and scipy.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ import torch
 from pytorch_ood.detector import ODIN, RMD, Mahalanobis, ViM
 
 from derma_common.errors import ConfigError, UserError
-from derma_common.posterior_abstention import nearest_neighbour_score
-from derma_common.preprocess import resize, to_tensor
+from derma_common.posterior_abstention import max_softmax, nearest_neighbour_score, negative_energy
+from derma_common.preprocess import resize, softmax, to_tensor
 from derma_common.recordings import read_picture
 from derma_training.classifier.commands.evaluate import condition, progress
 from derma_training.classifier.evaluation.classes import UNKNOWN, choose_scale, place_labels
@@ -49,6 +51,7 @@ def main() -> int:
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--where", action="append", default=[], type=condition)
     parser.add_argument("--kind", default="source")
+    parser.add_argument("--leave-out", action="store_true", help="each class in turn as if it were unknown")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -57,6 +60,8 @@ def main() -> int:
         known, truth, _ = seen_by(network, read_table(options.known, where=options.known_where))
         tested, labels, rows = seen_by(network, read_table(options.labels, where=options.where))
         found = compare(network, known, truth, tested, labels, rows, options.kind)
+        if options.leave_out:
+            found["kinds"] |= left_out(network, known, truth, tested, labels)
     except UserError as error:
         print(f"ood: {error}", file=sys.stderr)
         return error.exit_code
@@ -96,6 +101,26 @@ def compare(
         chosen = ~is_unknown | (kinds == name)
         figures[name] = unknown_figures({key: value[chosen] for key, value in scores.items()}, is_unknown[chosen])
     return {"model": network.id, "known": int(lesions.sum()), "lesions": int((~is_unknown).sum()), "kinds": figures}
+
+
+def left_out(network: Network, known: Seen, truth: Array, tested: Seen, labels: Array) -> dict[str, Any]:
+    """Return class -> score -> figures of telling its lesions from all others by a network that does not answer it."""
+    unknown = network.classes.index(UNKNOWN)
+    lesions, learned = labels != unknown, truth != unknown
+    figures = {}
+    for c in sorted(set(labels[lesions])):
+        columns = [k for k in range(len(network.classes)) if k not in (c, unknown)]
+        logits = tested.logits[lesions][:, columns]
+        scores = {
+            "p_unk": tested.probabilities[lesions, unknown],
+            "max_softmax": -max_softmax(softmax(logits.astype(np.float32))),
+            "energy": -negative_energy(logits),
+            "knn": -nearest_neighbour_score(
+                tested.features[lesions], known.features[learned & (truth != c)], NEIGHBOURS
+            ),
+        }
+        figures[f"left out: {network.classes[c]}"] = unknown_figures(scores, labels[lesions] == c)
+    return figures
 
 
 def feature_scores(known: Array, truth: Array, logits: Array, tested: Array) -> dict[str, Array]:

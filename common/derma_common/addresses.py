@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
+from glob import has_magic
+from itertools import takewhile
+from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
 
 from derma_common.errors import SourceError
@@ -102,6 +105,11 @@ def redacted(source: str) -> str:
         return f"{scheme}://…"
     path = _SECRET.sub(r"\1…", re.split("[?#]", after, maxsplit=1)[0])
     return f"{scheme}://{authority.rpartition('@')[2]}{path}"
+
+
+def fixed_part(pattern: Path) -> Path:
+    """Return the folder that all files of a pattern lie in: the parts before the first with a wildcard."""
+    return Path(*takewhile(lambda part: not has_magic(part), pattern.parts))
 
 
 def _split(source: str) -> SplitResult:

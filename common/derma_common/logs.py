@@ -2,7 +2,8 @@
 
 Services log plainly (`log.warning("…", …)`). What a line belongs to comes from here: instance and run are the
 process's, camera, seq and attempt are those of the frame in hand. Secrets are removed in the formatter, from messages
-and from the texts of exceptions, so no caller has to think of it.
+and from the texts of exceptions, so no caller has to think of it; so are the names of recordings and of the data
+folder, which may tell who was examined.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from types import TracebackType
 from typing import TextIO
 from urllib.parse import unquote
 
-from derma_common.addresses import redacted, secret_values
+from derma_common.addresses import fixed_part, redacted, secret_values
 from derma_common.errors import UserError
 from derma_common.settings import Settings
 
 FRAME: ContextVar[tuple[str, int, int] | None] = ContextVar("frame in hand", default=None)  # camera, seq, attempt
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")  # rather too much than a part of a password too little
+_FILE_WITHIN = r"(?:/.*\.\w{2,5}\b)?"  # names have spaces: up to the last thing that looks like a suffix
 _SHORTEST_SECRET = 4  # a shorter one is removed from addresses only: taken away everywhere it would garble numbers
 _CONTROL = {i: repr(chr(i))[1:-1] for i in (*range(32), 127, 0x85, 0x2028, 0x2029)}  # shown, so that a line stays one
 _CONTROL_OF_LINES = {i: shown for i, shown in _CONTROL.items() if i != ord("\n")}
@@ -37,8 +39,13 @@ log = logging.getLogger(__name__)
 class Redactor:
     """Removes users, passwords and queries of addresses from texts, and the secrets of the configured sources."""
 
-    def __init__(self, sources: Iterable[str] = ()) -> None:
-        """`sources` are the cameras' addresses: they and their secret parts are removed in any context."""
+    def __init__(self, sources: Iterable[str] = (), places: Iterable[str] = ()) -> None:
+        """`sources` are the cameras' addresses: they and their secret parts are removed in any context.
+
+        `places` are absolute paths that are removed too, with the file in them that a text goes on to name.
+        """
+        known = sorted({form for place in places for form in _forms(place)}, key=len, reverse=True)
+        self._places = re.compile(f"(?:{'|'.join(map(re.escape, known))}){_FILE_WITHIN}") if known else None
         replacements: dict[str, str] = {}
         for source in sources:
             shown = redacted(source)
@@ -49,7 +56,11 @@ class Redactor:
         self._replacements = sorted(replacements.items(), key=lambda pair: -len(pair[0]))
 
     def __call__(self, text: str) -> str:
-        """Return the text as it may be shown and stored."""
+        """Return the text as it may be logged."""
+        return self.secrets(self._places.sub("…", text) if self._places else text)
+
+    def secrets(self, text: str) -> str:
+        """Return the text as it may be shown to the person at the terminal: with the names of places."""
         for secret, shown in self._replacements:
             text = text.replace(secret, shown)
         return _URL.sub(lambda found: redacted(found[0]), text) if "://" in text else text
@@ -116,7 +127,10 @@ def _time(record: logging.LogRecord) -> str:
 def formatter(settings: Settings, instance: str, run: str, camera: str = "") -> Formatter:
     """Return the formatter that the settings choose."""
     chosen = JsonFormatter if settings.logging.format == "json" else Formatter
-    return chosen(instance, run, camera, Redactor(c.source for c in settings.camera))
+    sources = [c.source for c in settings.camera]
+    paths = {path for source in sources if source.startswith("/") for path in (source, str(fixed_part(Path(source))))}
+    places = paths - {"/"} | {str(settings.data_dir), str(settings.database)}
+    return chosen(instance, run, camera, Redactor(sources, places))
 
 
 def install(settings: Settings, instance: str, run: str, stream: TextIO, camera: str = "") -> None:
@@ -187,15 +201,15 @@ def _close(stream: TextIO) -> None:
 
 
 def say_last(line: str) -> str:
-    """Write a process's last line, for whoever started it, as it is or as a JSON record; return it, redacted."""
+    """Log a process's last line, as it is or as a JSON record; return it for whoever started it, without secrets."""
     current = next((h.formatter for h in logging.getLogger().handlers if isinstance(h.formatter, Formatter)), None)
-    told = (current.redact if current else Redactor())(line)
+    redact = current.redact if current else Redactor()
     if isinstance(current, JsonFormatter):
         log.error("%s", line)
     else:
         with suppress(OSError):  # a full disk must not turn an error with a remedy into a crash
-            print(told, file=sys.stderr, flush=True)
-    return told
+            print(redact(line), file=sys.stderr, flush=True)
+    return redact.secrets(line)
 
 
 def message_of(line: str) -> str:

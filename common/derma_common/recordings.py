@@ -11,14 +11,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from glob import glob, has_magic
-from itertools import count, takewhile
+from itertools import count
 from pathlib import Path
 from typing import Protocol
 
 import cv2
 import numpy as np
 
-from derma_common.addresses import Synthetic, synthetic_of
+from derma_common.addresses import Synthetic, fixed_part, synthetic_of
 from derma_common.drawn.camera import SyntheticCamera
 from derma_common.errors import SourceError
 from derma_common.preprocess import Image
@@ -103,7 +103,7 @@ class VideoFile:
                 raise SourceError(f"{self.path} holds no picture that can be decoded")
             promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
             if seq < SHORT_OF * promised:
-                self.note = f"{self.path.name} announces {promised:.0f} pictures and gives {seq}: it may be cut off"
+                self.note = f"the video announces {promised:.0f} pictures and gives {seq}: it may be cut off"
         finally:
             capture.release()
 
@@ -118,7 +118,7 @@ class PictureFiles:
         if self.is_single:
             self.path, self.files = path, [path]
             return
-        self.path = path if path.is_dir() else _fixed_part(path)
+        self.path = path if path.is_dir() else fixed_part(path)
         found = path.rglob("*") if path.is_dir() else map(Path, glob(str(path), recursive=True))
         pictures = [p for p in found if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()]
         self.files = sorted(pictures, key=lambda p: _natural(str(p.relative_to(self.path))))
@@ -189,11 +189,6 @@ class SyntheticRecording:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part.lower()) for part in re.split(r"(\d+)", name) if part]
-
-
-def _fixed_part(pattern: Path) -> Path:
-    """Return the folder that all files of a pattern lie in: the parts before the first with a wildcard."""
-    return Path(*takewhile(lambda part: not has_magic(part), pattern.parts))
 
 
 def is_there(path: Path) -> bool:

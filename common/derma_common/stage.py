@@ -131,7 +131,7 @@ class StageHost:
         except StaleHandle as error:
             problem = "the pixels were gone"
             self._metrics.stale.inc()
-            log.info("%s", error)
+            self._complain(logging.INFO, str(error))
             self._send([Torn(camera, seq, attempt, type(self._stage).__name__)])
         FRAME.set(None)  # not when handle raised: what is logged of that belongs to the frame
         self._heartbeat.done()
@@ -148,10 +148,13 @@ class StageHost:
 
     def _count_invalid(self, error: InvalidMessage) -> None:
         self._metrics.invalid.inc()
+        self._complain(logging.WARNING, f"invalid message: {error}")
+
+    def _complain(self, level: int, text: str) -> None:
         now_ns = time.monotonic_ns()
-        if now_ns - self._complained_ns > 1_000_000_000:  # garbage must not fill the disk with log lines
+        if now_ns - self._complained_ns > 1_000_000_000:  # what comes in masses must not fill the disk with log lines
             self._complained_ns = now_ns
-            log.warning("invalid message: %s", error)
+            log.log(level, "%s", text)
 
 
 def _stamp(message: Message) -> tuple[str, int, int, int] | None:

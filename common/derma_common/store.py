@@ -19,6 +19,7 @@ from derma_common.errors import ResourceError
 from derma_common.schema import SCHEMA_VERSION, version_of
 
 STAGES = ("capture", "detector", "classifier", "sink")
+CLOCK_STEP_S = 1.0  # smaller ones are noise: a clock that NTP slews gains half a second in 1,000 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +108,14 @@ class StoreReader:
             raise ResourceError(f"{path} has schema version {version}, this derma knows {SCHEMA_VERSION}")
         self._has_opinions = version >= 2
 
+    def runs(self) -> list[str]:
+        """Return the ids of all runs, the one that started last first."""
+        rows = self._db.execute("SELECT id FROM runs ORDER BY rowid DESC")  # not by time: clocks are set back
+        return [str(run) for (run,) in rows]
+
     def latest_run(self) -> str | None:
         """Return the id of the run that started last."""
-        row = self._db.execute("SELECT id FROM runs ORDER BY started_wall_ns DESC LIMIT 1").fetchone()
-        return str(row[0]) if row else None
+        return next(iter(self.runs()), None)
 
     def cameras(self, run: str) -> dict[str, tuple[str, bool]]:
         """Return camera → (source, is live) of a run."""
@@ -167,6 +172,14 @@ class StoreReader:
             (run,),
         ).fetchall()
 
+    def unreadable(self, run: str, most: int) -> list[str]:
+        """Return the first files of a run that were no pictures."""
+        rows = self._db.execute(
+            "SELECT origin FROM frames WHERE run = ? AND reason = 'unreadable' ORDER BY camera, seq LIMIT ?",
+            (run, most),
+        )
+        return [str(origin) for (origin,) in rows]
+
     def waiting(self) -> int:
         """Count the entries of the outbox that have not left."""
         row = self._db.execute("SELECT sum(rows) FROM outbox_totals WHERE quarantined = 0").fetchone()
@@ -201,6 +214,21 @@ class StoreReader:
             (run,),
         ).fetchone()
         return (row[1] - row[0]) / 1e9 if row and row[0] is not None else 0.0
+
+    def clock_steps_s(self, run: str) -> list[float]:
+        """Return by how much the wall clock was set during a run, s, negative: back; frames are dated by it."""
+        seen: dict[str, list[float]] = {}  # by camera: two of them need not date the pictures of one moment alike
+        before: dict[str, int] = {}
+        for camera, offset_ns in self._db.execute(
+            "SELECT camera, wall_ns - captured_ns FROM frames WHERE run = ? AND captured_ns > 0"
+            " ORDER BY camera, captured_ns",
+            (run,),
+        ):
+            step_s = (offset_ns - before.setdefault(camera, offset_ns)) / 1e9
+            before[camera] = offset_ns
+            if abs(step_s) >= CLOCK_STEP_S:
+                seen.setdefault(camera, []).append(round(step_s, 1))
+        return max(seen.values(), key=len, default=[])
 
     def timings(self, run: str) -> tuple[np.typing.NDArray[np.float64], np.typing.NDArray[np.bool_]]:
         """Return times (N, 9) ms and whether live (N,) of a run's frames.

@@ -23,6 +23,8 @@ from derma_common.workpool import WorkPool
 SILENT_AFTER_NS = 1_500_000_000  # a worker states its capacity every quarter of a second
 FORGET_AFTER_NS = 30_000_000_000
 RECONNECT_MS = 20
+ANSWERS_AT_ONCE = 64  # requests of one turn: somebody who asks without end must not keep the owner from its work
+SUBSCRIPTION_BYTES = 64  # ours have one; the handshake of a connection is counted too
 _UNIX_PATH_MAX = 107
 
 
@@ -36,6 +38,7 @@ class Link:
         self.socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
         self.socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         self.quiet = False  # the hub's poll found nothing here: do not ask again before the next one
+        self.monitor: zmq.Socket[bytes] | None = None  # readable when a line that we listen to has broken
         hub.links.append(self)
 
     def bind(self, path: Path) -> None:
@@ -46,7 +49,18 @@ class Link:
 
     def connect(self, path: Path) -> None:
         """Connect to an ipc path, now or whenever its owner appears."""
-        self.socket.connect(f"ipc://{path}")
+        self._address = f"ipc://{path}"
+        self.socket.connect(self._address)
+        if self.socket.type in (zmq.SUB, zmq.DEALER):
+            self.monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+
+    def connect_anew(self) -> None:
+        """Connect again: libzmq does so when an owner dies, but not after a message of more than MAXMSGSIZE."""
+        assert self.monitor is not None
+        while self.monitor.poll(0):
+            self.monitor.recv_multipart()
+        self.socket.disconnect(self._address)
+        self.socket.connect(self._address)
 
     def send(self, message: Message) -> bool:
         """Send without blocking; False when the message could not be taken."""
@@ -60,10 +74,22 @@ class Link:
         """Yield at most `limit` waiting messages, decoded; garbage comes as InvalidMessage, to be counted."""
         for _ in range(self._worth(limit)):
             try:
-                parts = self.socket.recv_multipart(zmq.NOBLOCK, copy=True)
+                parts = self.next_parts(1)
             except zmq.Again:
                 return
             yield self._checked(parts)
+
+    def next_parts(self, most: int) -> list[bytes]:
+        """Return the next message's parts: of one with more than `most`, so many and one more. Raises zmq.Again.
+
+        MAXMSGSIZE bounds each part, nothing in ZeroMQ their number: what is too much is thrown away unread.
+        """
+        parts = [self.socket.recv(zmq.NOBLOCK)]
+        while self.socket.getsockopt(zmq.RCVMORE):
+            part = self.socket.recv(zmq.NOBLOCK, copy=False)  # all parts of a message are there at once
+            if len(parts) <= most:
+                parts.append(part.bytes)
+        return parts
 
     def _worth(self, limit: int) -> int:
         """Return how often to ask for a message: not at all once after a poll that found none."""
@@ -72,7 +98,7 @@ class Link:
 
     def _checked(self, parts: list[bytes]) -> Message | InvalidMessage:
         if len(parts) != 1:
-            return InvalidMessage(f"{self.topic.name}: {len(parts)} parts instead of one")
+            return InvalidMessage(f"{self.topic.name}: a message in parts")
         try:
             message = decode(parts[0])
         except InvalidMessage as error:
@@ -102,7 +128,7 @@ class WorkServer(Link):
         """Take the workers' statements and hand out work; yields only garbage, to be counted."""
         for _ in range(self._worth(limit)):
             try:
-                identity, *parts = self.socket.recv_multipart(zmq.NOBLOCK)
+                identity, *parts = self.next_parts(2)
             except zmq.Again:
                 break
             message = self._checked(parts)
@@ -153,7 +179,9 @@ class Hub:
 
     def publish(self, topic: Topic) -> Link:
         """Own a broadcast."""
-        return self._bound(Link(self, topic, zmq.PUB), "")
+        link = Link(self, topic, zmq.PUB)
+        link.socket.setsockopt(zmq.MAXMSGSIZE, SUBSCRIPTION_BYTES)  # all that arrives, and it is kept
+        return self._bound(link, "")
 
     def subscribe(self, topic: Topic) -> Link:
         """Listen to a broadcast."""
@@ -187,11 +215,15 @@ class Hub:
             self._polled = {link.socket: link for link in self.links if link.socket.type not in (zmq.PUB, zmq.PUSH)}
             for socket in self._polled:
                 self._poller.register(socket, zmq.POLLIN)
+                if self._polled[socket].monitor:
+                    self._poller.register(self._polled[socket].monitor, zmq.POLLIN)
             for descriptor in self._files:
                 self._poller.register(descriptor, zmq.POLLIN)
         fired = {item for item, _ in self._poller.poll(max(0, round(timeout_s * 1000)))}
         for socket, link in self._polled.items():
             link.quiet = socket not in fired
+            if link.monitor in fired:
+                link.connect_anew()
         return {item for item in fired if isinstance(item, int)}
 
     def _bound(self, link: Link, instance: str) -> Link:
@@ -210,24 +242,29 @@ class Hub:
 
 
 def answer(link: Link, respond: Callable[[Command], Reply]) -> None:
-    """Answer the requests that wait on a served request topic; garbage gets an error as its answer."""
-    while True:
+    """Answer some of the requests that wait on a served request topic; garbage gets an error as its answer."""
+    for _ in range(ANSWERS_AT_ONCE):
         try:
-            identity, *parts = link.socket.recv_multipart(zmq.NOBLOCK)
+            identity, *parts = link.next_parts(3)  # identity, an empty part, the request
         except zmq.Again:
             return
-        message = link._checked(parts[-1:])
+        message = link._checked(parts[-1:] if len(parts) <= 2 else parts)
         reply = respond(message) if isinstance(message, Command) else Reply(error=str(message)[:200])
-        link.socket.send_multipart([identity, *parts[:-1], encode(reply)], zmq.NOBLOCK)
+        envelope = parts[:-1][:1]  # REQ sockets want their empty part back
+        link.socket.send_multipart([identity, *envelope, encode(reply)], zmq.NOBLOCK)
 
 
 def request(directory: Path, topic: Topic, command: Command, timeout_s: float = 5.0) -> Reply | None:
     """Ask the owner of a request topic; None when nobody answered in time."""
     with zmq.Context() as context, context.socket(zmq.REQ) as socket:
         socket.linger = 0
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
         socket.connect(f"ipc://{socket_path(directory, topic)}")
         socket.send(encode(command))
         if not socket.poll(round(timeout_s * 1000)):
             return None
-        reply = decode(socket.recv())
+        try:
+            reply = decode(socket.recv())
+        except InvalidMessage:  # whoever sends that does not answer for the owner
+            return None
         return reply if isinstance(reply, Reply) else None

@@ -60,9 +60,11 @@ class Codec:
         if not isinstance(body, dict):
             raise InvalidMessage(f"a message is a map, this is {type(body).__name__}")
         name = body.pop(TYPE_KEY, None)
-        check = self._by_name.get(name) if isinstance(name, str) else None
+        if not isinstance(name, str):  # not shown: it may be nested too deep for that
+            raise InvalidMessage(f"unknown message type: {type(name).__name__} instead of its name")
+        check = self._by_name.get(name)
         if check is None:
-            raise InvalidMessage(f"unknown message type {str(name)[:40]!r}")
+            raise InvalidMessage(f"unknown message type {name[:40]!r}")
         return check(body)
 
 

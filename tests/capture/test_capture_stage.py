@@ -219,6 +219,13 @@ def test_frames_are_sent_again_at_once_when_a_classifier_died(place, folder, sin
     assert [f.attempt for f in turns(stage)] == [1, 1]
 
 
+def test_only_losses_that_the_roster_still_states_are_remembered(place, folder, sink):
+    stage = synchronised(place.recorded(str(folder)), sink)
+    for i in range(100):
+        stage.handle(roster(losses={f"classifier.{i}": 1}))
+    assert stage._lost == {"classifier.99": 1}
+
+
 def test_a_torn_frame_is_sent_again_once(place, folder, sink):
     stage = synchronised(place.recorded(str(folder)), sink)
     turns(stage)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import pytest
 import zmq
@@ -13,11 +14,11 @@ from support.metrics import total
 from support.strategies import MESSAGES
 
 from derma_common.errors import InvalidMessage
-from derma_common.messages import Ask, Capacity, Command, Reply
+from derma_common.messages import Ask, Capacity, Command, Reply, Roster
 from derma_common.stage import StageHost, Stop
 from derma_common.telemetry import Metrics
-from derma_common.topology import CONTROL, RESULTS, WORK
-from derma_common.transport import answer
+from derma_common.topology import CONTROL, RESULTS, ROSTER, WORK
+from derma_common.transport import ANSWERS_AT_ONCE, answer, request
 from derma_common.wire import MAX_BYTES, decode, encode
 
 DETECTOR = "detector.0"
@@ -222,3 +223,70 @@ def test_a_request_that_is_nothing_at_all_is_answered(client, control, until):
     client.send(b"")
     until(lambda: client.poll(0), lambda: answer(control, respond))
     assert decode(client.recv_multipart()[-1]).error
+
+
+def test_a_listener_hears_its_owner_again_after_a_message_that_is_too_large(hub, other_hub, until):
+    speaker, listener = hub.publish(ROSTER), other_hub.subscribe(ROSTER)
+    heard = []
+
+    def turn():
+        speaker.send(Roster((), {}, len(heard)))
+        other_hub.wait(0.01)
+        heard.extend(listener.receive())
+
+    until(lambda: heard, turn)
+    speaker.socket.send(b"\xc0" * (MAX_BYTES + 1))
+    before = len(heard)
+    until(lambda: len(heard) > before + 20, turn)
+
+
+def test_a_worker_is_given_work_again_after_a_message_that_is_too_large(hub, other_hub, server, worker, until):
+    heard = []
+
+    def turn():
+        worker.send(Capacity("classifier.0", 1, {}))
+        other_hub.wait(0.01)
+        heard.extend(worker.receive())
+        list(server.receive())
+
+    until(lambda: server.pool._workers, turn)
+    identity = next(iter(server.pool._workers))
+    server.socket.send_multipart([identity, b"\xc0" * (MAX_BYTES + 1)])
+    until(lambda: len(server.pool._workers) > 1, turn)  # its new connection
+    server.send(crops(frame()))
+    until(lambda: heard, turn)
+    assert heard == [crops(frame(), owner=f"{DETECTOR}/0")]
+
+
+def test_of_a_message_in_many_parts_no_more_is_kept_than_is_needed_to_refuse_it(host, hub, sender, until, metrics):
+    sender.send_multipart([b"part"] * 1000)
+    (link,) = hub.links
+    until(lambda: link.socket.poll(0))
+    assert link.next_parts(1) == [b"part"] * 2
+    assert not link.socket.poll(0), "the other parts are gone"
+
+
+def test_requests_without_end_do_not_keep_the_owner_from_its_turn(client, control, until):
+    for _ in range(3 * ANSWERS_AT_ONCE):
+        client.send_multipart([b"", encode(Command("ps"))])
+    until(lambda: control.socket.poll(0))
+    answered = []
+
+    def turn():
+        before = len(answered)
+        answer(control, lambda command: answered.append(command) or Reply())
+        assert len(answered) - before <= ANSWERS_AT_ONCE
+
+    until(lambda: len(answered) == 3 * ANSWERS_AT_ONCE, turn)
+
+
+def test_an_owner_that_answers_garbage_has_not_answered(run_dir, hub):
+    replies = []
+    asking = threading.Thread(target=lambda: replies.append(request(run_dir, CONTROL, Command("ps"))))
+    with hub.context.socket(zmq.REP) as socket:
+        socket.bind(f"ipc://{run_dir / 'control.sock'}")
+        asking.start()
+        socket.recv()
+        socket.send(b"\xc1")
+        asking.join(10)
+    assert replies == [None]

@@ -19,7 +19,7 @@ from derma_common import logs, stderr
 from derma_common.errors import StaleHandle
 from derma_common.logs import FRAME, Redactor, message_of
 from derma_common.messages import Torn
-from derma_common.settings import Camera, LoggingSettings, Settings
+from derma_common.settings import Camera, LoggingSettings, RunSettings, Settings
 from derma_common.stage import StageHost, Stop
 from derma_common.telemetry import Metrics
 from derma_common.topology import FRAMES, RESULTS
@@ -217,7 +217,7 @@ def test_the_last_words_are_the_message_of_json_or_the_line():
 CRASH = """
 import sys
 from derma_common import logs, stderr
-from derma_common.settings import Camera, LoggingSettings, Settings
+from derma_common.settings import Camera, LoggingSettings, RunSettings, Settings
 from dataclasses import replace
 settings = replace(Settings(), logging=LoggingSettings("info", sys.argv[1]), camera=(Camera("room", sys.argv[2]),))
 logs.install(settings, "capture.room", "run-1", sys.stderr, "room")
@@ -246,7 +246,7 @@ def test_a_process_ends_with_one_line_for_its_user_and_no_secret(form, how):
 NATIVE = """
 import os, sys
 from derma_common import logs, stderr
-from derma_common.settings import Camera, LoggingSettings, Settings
+from derma_common.settings import Camera, LoggingSettings, RunSettings, Settings
 from dataclasses import replace
 settings = replace(Settings(), logging=LoggingSettings("info", sys.argv[1]), camera=(Camera("room", sys.argv[2]),))
 logs.install(settings, "capture.room", "run-1", sys.stderr, "room")
@@ -278,3 +278,29 @@ def test_native_lines_stay_where_they_are_unless_they_could_hold_a_secret_or_mus
     assert not stderr.needed(settings("human"), "")
     for source in ("exam.mp4", "0", "synthetic://?frames=3"):
         assert not stderr.needed(settings("human", source), "room")
+
+
+@pytest.mark.parametrize(
+    ("text", "logged"),
+    [
+        ("/data/jane doe is empty", "… is empty"),
+        (
+            "/data/jane doe/exam 1.png is not a picture that OpenCV can decode",
+            "… is not a picture that OpenCV can decode",
+        ),
+        ("uncaught OSError: '/data/jane doe/1.v2.avi': no", "uncaught OSError: '…': no"),
+        ("/data/other/exam.mp4 and /data/jane", "/data/other/exam.mp4 and /data/jane"),
+    ],
+)
+def test_a_place_and_the_file_in_it_are_not_logged_but_shown_to_who_typed_them(text, logged):
+    redact = Redactor(["/data/jane doe"], ["/data/jane doe"])
+    assert redact(text) == logged
+    assert redact.secrets(text) == text
+
+
+def test_the_places_of_a_run_are_its_recordings_the_fixed_part_of_patterns_and_the_data_folder():
+    cameras = tuple(Camera(f"c{i}", source) for i, source in enumerate(("/a/jane.avi", "/b/joe/*.png", "/*.png", "0")))
+    redact = logs.formatter(replace(settings(), camera=cameras, run=RunSettings("/d/mary")), "sink.0", "run-1").redact
+    told = [redact(f"no {place}") for place in ("/a/jane.avi", "/b/joe/1.png", "/x/1.png")]
+    assert told == ["no …", "no …", "no /x/1.png"]
+    assert redact("the database /d/mary/derma.db takes no more") == "the database … takes no more"

@@ -11,9 +11,18 @@ from hypothesis import strategies as st
 from derma_common.boxes import area
 from derma_common.inference.card import InputSpec, ModelCard
 from derma_common.inference.detection import Detections, Detector
-from derma_common.inference.tiling import OVERLAP, Rotation, auto_tile_px, detect_tiled, merge, tile_windows
+from derma_common.inference.tiling import (
+    OVERLAP,
+    Rotation,
+    auto_tile_px,
+    detect_tiled,
+    merge,
+    tile_windows,
+    windows_of,
+)
 
 SIDE = 128
+SPEC = InputSpec("image", SIDE, SIDE)
 SMALLEST_PX = 8  # of the network's input; what is smaller is not seen
 
 
@@ -36,9 +45,8 @@ class BrightSpots:
 
 
 def bright_spots():
-    spec = InputSpec("image", SIDE, SIDE)
     card = ModelCard(
-        "spots", "detector", "fake", "none", "0" * 64, spec, ("boxes", "scores"), ("lesion",), "none", runner="fake"
+        "spots", "detector", "fake", "none", "0" * 64, SPEC, ("boxes", "scores"), ("lesion",), "none", runner="fake"
     )
     return Detector(card, BrightSpots())
 
@@ -205,28 +213,30 @@ def test_two_moles_side_by_side_in_one_tile_are_two_though_another_tile_sees_the
 
 
 def test_all_tiles_of_a_recording_are_looked_at_in_every_picture():
-    rotation = Rotation(SIDE)
+    rotation = Rotation(SPEC, SIDE)
     assert rotation.turn(500, 400) == rotation.turn(500, 400) == tile_windows(500, 400, SIDE)
 
 
 @given(st.integers(1, 25))
 def test_a_live_camera_is_looked_at_in_a_bounded_number_of_tiles_and_each_has_its_turn(at_once):
-    rotation, windows = Rotation(SIDE, at_once), tile_windows(500, 400, SIDE)
+    rotation, windows = Rotation(SPEC, SIDE, at_once), tile_windows(500, 400, SIDE)
     turns = [rotation.turn(500, 400) for _ in range(-(-len(windows) // at_once))]
     assert all(len(turn) == min(at_once, len(windows)) for turn in turns)
     assert {window for turn in turns for window in turn} == set(windows)
 
 
 def test_a_camera_that_changes_its_size_goes_on_with_the_tiles_of_the_new_one():
-    rotation = Rotation(SIDE, 2)
+    rotation = Rotation(SPEC, SIDE, 2)
     for _ in range(9):
         rotation.turn(500, 400)
     assert set(rotation.turn(200, 150)) <= set(tile_windows(200, 150, SIDE))
-    assert rotation.turn(100, 100) == [] and Rotation(SIDE, 0).turn(500, 400) == []
+    assert rotation.turn(100, 100) == [] and Rotation(SPEC, SIDE, 0).turn(500, 400) == []
 
 
 @pytest.mark.parametrize(
     ("width", "height", "side"), [(300, 300, 0), (528, 400, 0), (1090, 890, 352), (890, 1090, 352), (3840, 2160, 960)]
 )
 def test_a_tile_side_is_chosen_for_a_picture_and_a_network(width, height, side):
-    assert auto_tile_px(width, height, InputSpec("image", 352, 352)) == side
+    spec = InputSpec("image", 352, 352)
+    assert auto_tile_px(width, height, spec) == side
+    assert windows_of(width, height, "auto", spec) == (tile_windows(width, height, side) if side else [])

@@ -158,6 +158,7 @@ def test_a_seq_that_is_no_integer_of_the_wire_is_invalid(value):
         pytest.param(b"\xdd\xff\xff\xff\xff", id="an array of 2^32 announced"),
         pytest.param(b"\xdf\xff\xff\xff\xff", id="a map of 2^32 announced"),
         pytest.param(b"\x91" * 500_000, id="nesting without end"),
+        pytest.param(b"\x81\xa1t" + b"\x91" * 900 + b"\xc0", id="a type that is nested too deep to be shown"),
         pytest.param(b"\x81\xa1t" * 300_000, id="maps in maps without end"),
         pytest.param(b"\xdc\x10\x00" * 1000, id="large arrays in large arrays"),
         pytest.param(b"\xa1\xff", id="text that is no UTF-8"),

@@ -7,6 +7,7 @@ import pytest
 from support.builders import frame
 
 from derma_common.errors import StaleHandle
+from derma_common.inference.card import InputSpec
 from derma_common.inference.detection import Detector
 from derma_common.inference.fake import fake_detector
 from derma_common.inference.tiling import Rotation, tile_windows
@@ -15,6 +16,8 @@ from derma_common.preprocess import square_around
 from derma_common.rings import RingReader, RingWriter
 from derma_common.wire import decode, encode
 from derma_detector.stage import MAX_DETECTIONS, DetectorStage
+
+SPEC = InputSpec("image", 416, 416)
 
 
 @pytest.fixture
@@ -81,7 +84,7 @@ def test_a_frame_with_very_many_lesions_is_bounded_and_can_be_sent(stage_of, cap
 def test_a_camera_with_tiles_is_looked_at_in_them_too_and_beats_before_each(stage_of, captured):
     beats = []
     spot = {"boxes": [[200, 200, 220, 220]], "scores": [[0.9]]}  # of every picture that the network is shown
-    stage = stage_of(tiled={captured.camera: Rotation(208)}, beat=lambda: beats.append(1), **spot)
+    stage = stage_of(tiled={captured.camera: Rotation(SPEC, 208)}, beat=lambda: beats.append(1), **spot)
     found, work = stage.handle(captured)
     assert len(beats) == len(tile_windows(416, 416, 208)) == 9
     # the tiles start at 0, 104 and 208; the middle of the picture is the middle tile's to find, not the whole's
@@ -92,13 +95,13 @@ def test_a_camera_with_tiles_is_looked_at_in_them_too_and_beats_before_each(stag
 
 def test_a_live_camera_takes_its_tiles_in_turn_and_another_camera_has_none(stage_of, captured):
     spot = {"boxes": [[50, 50, 70, 70]], "scores": [[0.9]]}
-    stage = stage_of(tiled={captured.camera: Rotation(208, at_once=3), "other": Rotation(64)}, **spot)
+    stage = stage_of(tiled={captured.camera: Rotation(SPEC, 208, at_once=3), "other": Rotation(SPEC, 64)}, **spot)
     seen = [set(stage.handle(captured)[0].boxes) for _ in range(4)]
     whole = (50.0, 50.0, 70.0, 70.0)
     assert [len(boxes - {whole}) for boxes in seen] == [3, 3, 3, 3]
     assert seen[0] == seen[3] and len(set().union(*seen) - {whole}) == 9
     assert [whole in boxes for boxes in seen] == [False, True, True, False]  # not where the first tile shows the place
-    assert stage_of(tiled={"other": Rotation(64)}, **spot).handle(captured)[0].boxes == (whole,)
+    assert stage_of(tiled={"other": Rotation(SPEC, 64)}, **spot).handle(captured)[0].boxes == (whole,)
 
 
 def test_a_frame_whose_pixels_are_gone_is_stale(stage_of, captured, ring):

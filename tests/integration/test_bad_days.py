@@ -105,7 +105,7 @@ def test_a_video_that_is_cut_off_is_examined_as_far_as_it_goes_and_that_is_said(
     with up(str(tmp_path / "cut.avi"), *place.models, **place.dirs) as run:
         summary = run.finish()
     assert 10 < summary["delivered"] == summary["captured"] < 30
-    assert f"cut.avi announces 40 pictures and gives {summary['captured']}: it may be cut off" in run.said()
+    assert f"the video announces 40 pictures and gives {summary['captured']}: it may be cut off" in run.said()
 
 
 def test_pictures_whose_disk_is_unplugged_are_counted_and_the_run_ends(place: Place, tmp_path: Path) -> None:

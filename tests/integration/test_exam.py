@@ -108,7 +108,7 @@ def test_an_annotated_video_has_every_frame_of_the_recording(place: Place, tmp_p
         ([SMALL, "--detector", "no-such-model"], 4, "there is no model 'no-such-model'"),
         ([SMALL, "--set", "detector.thread=2"], 2, "did you mean 'threads'"),
         ([SMALL, "--classifiers", "999"], 2, "at most 64"),
-        ([SMALL, "--set", "detector.gpu=0"], 2, "networks run on the CPU only so far"),
+        ([SMALL, "--set", "detector.runner=onnx-cuda"], 5, "the runner onnx-cuda cannot run here"),
         ([], 2, "nothing to examine"),
     ],
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from support.mjpeg_camera import MjpegCamera
 from support.observing import free_port
 from support.place import Place
 from support.rtsp_camera import RtspCamera
@@ -75,3 +76,32 @@ def test_a_camera_that_does_not_open_ends_the_run_with_one_line_without_its_pass
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("derma: ") and "does not open; check address, user and password" in last
     assert "canary-secret" not in done.stderr + done.stdout
+
+
+def test_a_camera_that_is_dead_at_the_start_keeps_no_other_from_work_and_joins_when_it_comes(place: Place) -> None:
+    port = free_port()
+    address = f"http://127.0.0.1:{port}/camera.mjpg"
+    sources = ("good=synthetic://?frames=0&fps=10&width=320&height=240", f"door={address}")
+    frames = "SELECT count(*) FROM frames WHERE outcome = 'delivered' AND camera = '{}'"
+    with up(*sources, *place.models, **place.dirs) as run:
+        run.wait_ready("sink.0", "capture.good", "capture.door")
+        complaint = f"capture.door: camera {address} does not open; check address, user and password; it is tried again"
+        wait_for(lambda: complaint in run.said(), "the dead camera to be told")
+        wait_for(lambda: query(place.data_dir, frames.format("good"))[0][0] >= 10, "frames of the other one")
+        assert query(place.data_dir, frames.format("door")) == [(0,)]
+        with MjpegCamera(port=port):
+            wait_for(lambda: query(place.data_dir, frames.format("door"))[0][0] >= 10, "frames of the late one")
+            run.process.send_signal(signal.SIGINT)
+            summary = run.finish()
+    assert summary["captured"] == summary["delivered"] + sum(summary["dropped"].values())
+    assert (summary["in_flight"], summary["restarts"]) == (0, 0)
+
+
+def test_cameras_that_are_all_dead_are_waited_for_and_the_run_can_be_ended(place: Place) -> None:
+    sources = [f"{name}=http://127.0.0.1:{free_port()}/camera.mjpg" for name in ("left", "right")]
+    with up(*sources, *place.models, **place.dirs) as run:
+        run.wait_ready("sink.0", "capture.left", "capture.right")
+        wait_for(lambda: run.said().count("does not open") == 2, "both to be told")
+        run.process.send_signal(signal.SIGINT)
+        summary = run.finish()
+    assert (summary["captured"], summary["restarts"]) == (0, 0)

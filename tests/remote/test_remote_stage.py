@@ -98,6 +98,7 @@ def of_kind(messages: list, kind: type) -> list:
     return [m for m in messages if isinstance(m, kind)]
 
 
+@pytest.mark.usefixtures("served")  # the crops wait for a worker that is slow to start
 def test_the_real_worker_says_the_same_as_a_local_one(stage_of, server, ring, classifier_dir):
     env = os.environ | server.settings("classifier")
     command = [sys.executable, "-m", "derma_classifier.remote", "--model", str(classifier_dir)]

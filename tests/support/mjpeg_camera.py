@@ -17,8 +17,8 @@ FPS = 15.0
 class MjpegCamera:
     """Sends pictures until `freeze`; then it holds the connection and sends nothing."""
 
-    def __init__(self, credentials: str = "") -> None:
-        """`credentials`: user:password, without which nothing is sent."""
+    def __init__(self, credentials: str = "", port: int = 0) -> None:
+        """`credentials`: user:password, without which nothing is sent; `port` 0: any."""
         self._frozen, self._closing = threading.Event(), threading.Event()
         good, jpeg = cv2.imencode(".jpg", np.full((240, 320, 3), 128, dtype=np.uint8))
         assert good
@@ -48,7 +48,7 @@ class MjpegCamera:
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/camera.mjpg"
 

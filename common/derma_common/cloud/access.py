@@ -8,8 +8,10 @@ from urllib.parse import urlsplit
 from derma_common.cloud.entries import SITE
 from derma_common.cloud.streams import Access
 from derma_common.errors import ConfigError
+from derma_common.secret_files import read_secret
 from derma_common.settings import CloudSettings
 
+OTHERS = 0o037  # a group may read: so Kubernetes mounts secrets
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -38,22 +40,10 @@ def access_of(cloud: CloudSettings) -> Access:
     if bool(cloud.cert_file) != bool(cloud.key_file):
         raise ConfigError("cloud.cert_file and cloud.key_file belong together: set both or none")
     return Access(
-        cloud.redis, cloud.user, _password(cloud.password_file), _path(cloud.ca_file), _path(cloud.cert_file),
-        _path(cloud.key_file), cloud.timeout_s,
+        cloud.redis, cloud.user, read_secret(cloud.password_file, "cloud.password_file", OTHERS), _path(cloud.ca_file),
+        _path(cloud.cert_file), _path(cloud.key_file), cloud.timeout_s,
     )  # fmt: skip
 
 
 def _path(text: str) -> str:
     return str(Path(text).expanduser()) if text else ""
-
-
-def _password(file: str) -> str:
-    if not file:
-        return ""
-    path = Path(file).expanduser()
-    try:
-        if path.stat().st_mode & 0o037:
-            raise ConfigError(f"cloud.password_file {path} can be read by others: chmod 600 it")
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cloud.password_file {path} cannot be read: {error}") from error

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable
 
+from derma_common.back_off import BackOff
 from derma_common.cloud.streams import Denied, LineDown
 from derma_common.errors import ResourceError
 from derma_common.stage import Stop
 from derma_common.workers.metrics import WorkerMetrics
 
 log = logging.getLogger(__name__)
-FIRST_S, MOST_S = 0.1, 10.0
-
-
-def wait_s(failures: int, draw: random.Random) -> float:
-    """Return how long to wait after so many failures in a row: uniform in [0, min(MOST_S, FIRST_S · 2ⁿ)].
-
-    This is "full jitter" (Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015).
-    """
-    return draw.uniform(0, min(MOST_S, FIRST_S * 2.0 ** min(failures, 16)))
+FIRST_S, LONGEST_S = 0.1, 10.0
 
 
 def keep_trying(
@@ -31,24 +23,24 @@ def keep_trying(
 
     Raises ResourceError when Redis refuses us before the first step succeeded: that is a matter of our settings.
     """
-    failures, worked, draw = 0, False, random.Random()
+    back_off, worked = BackOff(FIRST_S, LONGEST_S), False
     while not stop.asked:
         try:
             step()
         except LineDown as error:
             if isinstance(error, Denied) and not worked:
                 raise ResourceError(f"Redis refuses us: {error}; see the cloud settings and users.acl") from error
-            failures += 1
             metrics.connected = False
             metrics.failures.inc()
-            if failures == 1:  # once, not at every attempt of a day
+            if not back_off.failures:  # once, not at every attempt of a day
                 log.warning("no line to Redis, trying on: %s", error)
-            pause(wait_s(failures, draw), stop)
+            pause(back_off.failed(), stop)
             start_anew()
         else:
-            if failures:
+            if back_off.failures:
                 log.info("the line to Redis is up")
-            failures, worked, metrics.connected = 0, True, True
+            back_off.worked()
+            worked = metrics.connected = True
             if every_s:
                 pause(every_s, stop)
 

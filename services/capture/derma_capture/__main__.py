@@ -41,7 +41,9 @@ def build(seat: Seat) -> StageHost:
     )  # fmt: skip
     stage: CaptureStage
     if live:
-        grabber = open_live(camera, settings.capture, must_open=seat.incarnation == 0)
+        # a run's only source must be there; among several the others need not suffer for one
+        alone = len(settings.camera) == 1
+        grabber = open_live(camera, settings.capture, must_open=alone and seat.incarnation == 0)
         seat.closing.callback(grabber.close)
         seat.hub.watch(grabber.wake_fd)
         stage = LiveCapture(grabber, *arguments)

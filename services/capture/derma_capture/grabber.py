@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
+from derma_common.back_off import BackOff
 from derma_common.errors import SourceError
 from derma_common.preprocess import Image
 
 REOPEN_S = (0.5, 5.0)  # first and longest pause before a lost camera is opened again
-JITTER = 0.3  # share of a pause: cameras that were lost together come back one after the other
 log = logging.getLogger(__name__)
 
 
@@ -47,7 +46,7 @@ class Grabber:
     def __init__(self, open_reader: OpenReader, reopens: bool, must_open: bool = True) -> None:
         """`open_reader` opens the source in the thread; a source that `reopens` is a camera, which may be lost.
 
-        `must_open`: a camera that does not open at the start is an error, not one that may come back.
+        `must_open`: a camera that does not open at the start is an error; else it may come later.
         """
         self._open_reader, self._reopens, self._must_open = open_reader, reopens, must_open
         self._lock = threading.Lock()
@@ -63,7 +62,7 @@ class Grabber:
 
     def _run(self) -> None:
         error: SourceError | None = None
-        pause_s = REOPEN_S[0]
+        back_off = BackOff(*REOPEN_S)
         while not self._stopping.is_set():
             before = self.grabbed
             error = self._drain_source()
@@ -71,11 +70,18 @@ class Grabber:
                 break
             if self._stopping.is_set():
                 break
-            pause_s = REOPEN_S[0] if self.grabbed > before else min(REOPEN_S[1], 2 * pause_s)
-            self.note = f"the camera is lost{f' ({error})' if error else ''}; trying to open it again"
+            if self.grabbed > before:
+                back_off.worked()
+            pause_s = back_off.failed()
+            self.note = self._complaint(error)
             log.warning("%s in %.1f s", self.note, pause_s)
-            self._stopping.wait(pause_s * random.uniform(1 - JITTER, 1 + JITTER))
+            self._stopping.wait(pause_s)
         self._finish(error)
+
+    def _complaint(self, error: SourceError | None) -> str:
+        if self.grabbed == 0 and error is not None:
+            return f"{error}; it is tried again and again"
+        return f"the camera is lost{f' ({error})' if error else ''}; trying to open it again"
 
     def _drain_source(self) -> SourceError | None:
         """Read until the source ends, is lost or is not wanted any more; return why it did not open."""

@@ -41,7 +41,7 @@ class RecordedCapture(CaptureStage):
                 log.warning("%s", self.note)
             return ()
         if picture.image is None:
-            log.warning("%s", picture.error)
+            log.warning("picture %d cannot be read; which file that is, the database says", picture.seq)
             self.window.drop(picture.seq, picture.seq, "unreadable", picture.origin)
             return ()
         waited_ns, service_ns = started_ns - self._ready_ns, captured_ns - started_ns

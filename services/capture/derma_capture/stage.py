@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from derma_capture.slots import Slots
+from derma_capture.wallclock import WallClock
 from derma_capture.window import CreditWindow
 from derma_common.heartbeat import Heartbeat
 from derma_common.messages import Ack, Ask, Frame, Message, Roster
@@ -41,6 +42,7 @@ class CaptureStage:
         self._settings, self._slots, self._detector = settings, slots, detector
         self._poison_deaths = poison_deaths
         self._heartbeat, self._metrics, self._head = heartbeat, metrics, head
+        self._clock = WallClock()
         self._roster: Roster | None = None
         self._lost: dict[str, int] = {}  # losses that were answered with a retry
         self._asked_ns = self._closed_ns = 0
@@ -96,6 +98,7 @@ class CaptureStage:
     def _call_roll(self, roster: Roster) -> None:
         """Send again what may have been lost with a process, once its successor can take it."""
         self._roster = roster
+        self._lost = {instance: n for instance, n in self._lost.items() if instance in roster.losses}
         for suspect in roster.suspects:
             poisoned = suspect.camera == self.camera.name and suspect.deaths >= self._poison_deaths
             if poisoned and suspect.seq in self.window.held:
@@ -166,8 +169,8 @@ class CaptureStage:
         now_ns = time.monotonic_ns()
         service_ns += now_ns - writing_ns
         frame = Frame(
-            self.camera.name, seq, self.window.attempt, captured_ns, time.time_ns(), handle, origin, wait_ns,
-            service_ns, now_ns, self._head.context(seq, self.window.attempt) if self._head else b"",
+            self.camera.name, seq, self.window.attempt, captured_ns, self._clock.at(captured_ns), handle, origin,
+            wait_ns, service_ns, now_ns, self._head.context(seq, self.window.attempt) if self._head else b"",
         )  # fmt: skip
         self.window.take(frame)
         if self._head:

@@ -34,14 +34,15 @@ def drain() -> int:
                 raise RunError(f"nothing could be sent for {PATIENCE_S:g} s: {forwarder.tally.problem}")
             time.sleep(wait_s)
         forwarder.turn()  # the opinions that have come
-        print(file=sys.stderr)
+        if before >= 0:
+            print(file=sys.stderr)
         return sum(forwarder.tally.sent.values())
 
 
 def main() -> int:
     """Run it as a command."""
     try:
-        print(drain())
+        print(f"{drain()} entries sent")
     except UserError as error:
         print(f"derma: {error}", file=sys.stderr)
         return error.exit_code

@@ -7,11 +7,11 @@ refused by Redis as known. A row leaves the outbox only after Redis has answered
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from derma_common.back_off import BackOff
 from derma_common.cloud.entries import PRIORITIES, Opinion, unpack
 from derma_common.cloud.streams import Delivery, Line, LineDown, findings_key, opinions_key, order, pictures_key
 from derma_common.errors import InvalidMessage
@@ -63,7 +63,7 @@ class Forwarder:
         self._outbox, self._content, self._connect = outbox, content, connect
         self._site, self._identity, self._longest_age_s, self._delay = site, identity, longest_age_s, delay
         self._line: Line | None = None
-        self._wait_s = FIRST_WAIT_S
+        self._back_off = BackOff(FIRST_WAIT_S, LONGEST_WAIT_S)
         self._expired_at = self._fetched_at = -EXPIRE_EVERY_S
         self.tally = Tally()
 
@@ -76,7 +76,7 @@ class Forwarder:
             busy |= self._fetch(line)
         except LineDown as error:
             return self._down(error)
-        self._wait_s = FIRST_WAIT_S
+        self._back_off.worked()
         return 0.0 if busy else IDLE_S
 
     def _begin(self) -> Line:
@@ -110,8 +110,7 @@ class Forwarder:
             log.warning("the line to the cloud is down, all is kept: %s", text)
         self._line, self.tally.connected, self.tally.problem = None, False, text
         self.tally.failures += 1
-        wait_s, self._wait_s = self._wait_s, min(LONGEST_WAIT_S, self._wait_s * 2)
-        return wait_s * random.uniform(0.5, 1.0)  # so that many sites do not come back at once
+        return self._back_off.failed()
 
     def _send(self, line: Line) -> bool:
         rows, entries, size = list[Waiting](), list[tuple[str, str, bytes]](), 0

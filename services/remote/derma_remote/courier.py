@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import random
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from derma_common.back_off import BackOff
 from derma_common.cloud.entries import CropJob, JobResult, pack, unpack
 from derma_common.cloud.streams import Line, LineDown, jobs_key, order, results_key
 from derma_common.errors import InvalidMessage
@@ -88,7 +88,7 @@ class Courier:
 
     def _hear_all(self) -> None:
         line: Line | None = None
-        after, wait_s = "", FIRST_WAIT_S
+        after, back_off = "", BackOff(FIRST_WAIT_S, LONGEST_WAIT_S)
         while not self._closed.is_set():
             try:
                 if line is None:
@@ -104,10 +104,10 @@ class Courier:
                 if line is not None:
                     line.close()
                 self.up, self.failures, line = False, self.failures + 1, None
-                self._closed.wait(wait_s * random.uniform(0.5, 1.0))
-                wait_s = min(LONGEST_WAIT_S, wait_s * 2)
+                self._closed.wait(back_off.failed())
                 continue
-            self.up, wait_s = True, FIRST_WAIT_S
+            self.up = True
+            back_off.worked()
             for delivery in deliveries:
                 try:
                     self._tell(unpack(delivery.data, JobResult))

@@ -14,17 +14,15 @@ from dataclasses import dataclass
 
 from derma_common.cloud.entries import CropJob, JobResult, picture_of
 from derma_common.inference.card import ModelCard
-from derma_common.messages import Capacity, Classifications, Crops, Farewell, Message, Torn
+from derma_common.messages import Classifications, Crops, Farewell, Message, Torn
 from derma_common.preprocess import cut
 from derma_common.rings import RingReader
 from derma_common.stage import BEAT_S
 from derma_common.telemetry import RemoteMetrics
-from derma_common.topology import instance_of
+from derma_common.workclaim import WorkClaim
 from derma_remote.breaker import Breaker
 from derma_remote.courier import Courier, Unsent
 
-STATE_EVERY_NS = 250_000_000
-LEAVE_WITHIN_NS = 2_000_000_000
 NAME = "remote"
 
 
@@ -46,28 +44,22 @@ class RemoteStage:
     ) -> None:  # fmt: skip
         """`worker` is this incarnation's name, `card` the classifier's that the workers must have."""
         self._courier, self._rings, self._card, self._metrics = courier, rings, card, metrics
-        self._site, self._worker, self._within_ns = site, worker, round(within_s * 1e9)
+        self._site, self._within_ns = site, round(within_s * 1e9)
+        self._claim = WorkClaim(worker, detectors, rank=1)
         self._breaker = Breaker(room)
         self._sent: dict[str, _Sent] = {}  # by job, in the order of sending
         self._jobs = itertools.count()
         self._token = secrets.token_hex(8)  # nobody who has not seen a job can answer it
-        self._finished: dict[str, int] = {}
-        self._farewells: dict[str, Farewell | None] = dict.fromkeys(detectors)
-        self._leaving_since_ns: int | None = None
-        self._stated_ns = 0
 
     @property
     def finished(self) -> bool:
         """Whether it is leaving and nothing is outstanding."""
-        if self._leaving_since_ns is None:
-            return False
-        done = all(f is not None and f.sent == self._finished.get(f.owner, 0) for f in self._farewells.values())
-        return done or time.monotonic_ns() - self._leaving_since_ns > LEAVE_WITHIN_NS
+        return self._claim.released
 
     def handle(self, message: Message) -> Iterable[Message]:
         """Send the crops of a work message away. Raises StaleHandle when the pixels are gone."""
         if isinstance(message, Farewell):
-            self._farewells[instance_of(message.owner)] = message
+            self._claim.confirmed(message)
         if not isinstance(message, Crops):
             return ()
         frame, px = message.frame, self._card.input.width
@@ -75,7 +67,7 @@ class RemoteStage:
             with self._rings.picture(frame.handle) as image:
                 crops = [cut(image, square, px) for square in message.squares]
         except BaseException:
-            self._count(message.owner, len(message.squares))
+            self._claim.finished(message.owner, len(message.squares))
             raise
         now_ns = time.monotonic_ns()
         jobs = []
@@ -100,8 +92,9 @@ class RemoteStage:
                 break  # the others were sent later
             late.append(job)
         out += [m for job in late for m in self._taken_back(job, "taken_back", now_ns)]
-        if out or now_ns - self._stated_ns >= STATE_EVERY_NS:
-            out.append(self._capacity(now_ns))
+        if out or self._claim.is_due(now_ns):
+            room = self._breaker.room(now_ns) if self._courier.up else 0
+            out.append(self._claim.statement(room, now_ns))
         return out
 
     def _answered(self, result: JobResult, now_ns: int) -> Sequence[Message]:
@@ -111,7 +104,7 @@ class RemoteStage:
         if result.error or result.classes != self._card.classes or result.model != self._card.id:
             return self._taken_back(result.job, "failed", now_ns)
         sent = self._sent.pop(result.job)
-        self._count(sent.work.owner, 1)
+        self._claim.finished(sent.work.owner, 1)
         self._breaker.answered()
         self._metrics.crops["answered"].inc()
         self._metrics.seconds.observe((now_ns - sent.sent_ns) / 1e9)
@@ -128,28 +121,15 @@ class RemoteStage:
         sent = self._sent.pop(job, None)
         if sent is None:
             return ()
-        self._count(sent.work.owner, 1)
+        self._claim.finished(sent.work.owner, 1)
         self._breaker.missed(now_ns)
         self._metrics.crops[result].inc()
         frame = sent.work.frame
         return [Torn(frame.camera, frame.seq, frame.attempt, NAME)]
 
-    def _count(self, owner: str, crops: int) -> None:
-        if owner not in self._finished:  # a predecessor of this owner is dead: nobody asks for its count
-            for other in [o for o in self._finished if instance_of(o) == instance_of(owner)]:
-                del self._finished[other]
-        self._finished[owner] = self._finished.get(owner, 0) + crops
-
-    def _capacity(self, now_ns: int) -> Capacity:
-        self._stated_ns = now_ns
-        leaving = self._leaving_since_ns is not None
-        room = 0 if leaving or not self._courier.up else self._breaker.room(now_ns)
-        return Capacity(self._worker, room, dict(self._finished), rank=1)
-
     def leave(self) -> None:
         """Ask for no more and wait a moment for what is outstanding."""
-        self._leaving_since_ns = time.monotonic_ns()
-        self._stated_ns = 0
+        self._claim.leave()
 
     @property
     def outstanding(self) -> int:

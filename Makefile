@@ -16,7 +16,7 @@ $(BIN)/python:
 
 # one stamp for each set of dependencies, redone when pyproject.toml changes
 $(VENV)/.core: $(BIN)/python pyproject.toml
-	@echo "installing derma and its core dependencies into $(VENV)" >&2
+	@echo "installing derma and its core dependencies into $(VENV) (half a minute, with a good line)" >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e . >&2
 	@touch $@
 
@@ -53,7 +53,7 @@ ifdef JSON
 else
 	@$(BIN)/derma up $(SAMPLE).mp4
 	@$(BIN)/derma findings --truth $(SAMPLE).json
-	@echo "look at it: $(BIN)/derma findings --pictures derma-data/pictures" >&2
+	@echo "source $(BIN)/activate puts derma on your path" >&2
 endif
 
 test: $(VENV)/.test

@@ -33,7 +33,7 @@ $(VENV)/.all: $(VENV)/.test constraints-train.txt
 	@echo "installing torch and the training dependencies" >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-train.txt torch >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-train.txt \
-	  -e '.[test,peers,train,observe,trace,cloud,bench,docs]' >&2
+	  -e '.[test,peers,train,observe,trace,cloud,bench,docs,gpu]' >&2
 	@touch $@
 
 # the official scorer of the ISIC challenge, in a Python of its own: it needs older packages

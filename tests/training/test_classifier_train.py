@@ -22,13 +22,14 @@ from derma_common.errors import ConfigError, ModelError, RunError  # noqa: E402
 from derma_training.classifier import __main__ as classifier  # noqa: E402
 from derma_training.classifier import epoch as epoch_module  # noqa: E402
 from derma_training.classifier.architectures import HALF  # noqa: E402
-from derma_training.classifier.job import Budget, device_of  # noqa: E402
+from derma_training.classifier.job import Budget  # noqa: E402
 from derma_training.classifier.manifest import Manifest, Row, read_manifest  # noqa: E402
 from derma_training.classifier.recipes import DERMA, RECIPES, Stage, adapted  # noqa: E402
 from derma_training.classifier.run import Run, new_run  # noqa: E402
 from derma_training.classifier.setup import Setup  # noqa: E402
 from derma_training.classifier.train import train  # noqa: E402
 from derma_training.classifier.trained import load_trained  # noqa: E402
+from derma_training.device import device_of  # noqa: E402
 
 pytestmark = pytest.mark.train
 

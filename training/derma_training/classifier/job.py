@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from derma_common.errors import ConfigError
 from derma_training.classifier.batches import Maker
 from derma_training.classifier.manifest import Row
 from derma_training.classifier.run import Run
@@ -68,12 +65,3 @@ class Job:
         """Tell whether the budget is spent, or nothing has become better for `patience` epochs."""
         stalled = 0 < self.setup.patience <= run.stale_epochs
         return stalled or self.progress(run.step, run.elapsed_s) >= 1.0
-
-
-def device_of(wish: str) -> str:
-    """Return "cuda" or "cpu". wish: one of them, or "auto". Raises ConfigError when there is no such device."""
-    if wish == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wish == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: PyTorch finds no CUDA device here")
-    return wish

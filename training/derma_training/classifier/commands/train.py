@@ -55,11 +55,12 @@ def _train(options: argparse.Namespace, manifest: Manifest) -> dict[str, Any]:
     complete_torchvision()
     from derma_training.classifier.distill import Distillation
     from derma_training.classifier.export import export_network
-    from derma_training.classifier.job import Budget, device_of
+    from derma_training.classifier.job import Budget
     from derma_training.classifier.setup import Setup
     from derma_training.classifier.train import train
     from derma_training.classifier.trained import load_trained
     from derma_training.classifier.weights import is_folded
+    from derma_training.device import device_of
 
     recipe, device = _recipe(options, manifest), device_of(options.device)
     mean, std = normalisation(options.architecture, options.weights)

@@ -21,6 +21,9 @@ def open_checkpoint(run: Path, threads: int) -> Network:
         raise ResourceError(f"{run} holds a checkpoint, which needs torch: pip install 'derma[train]', or export it")
     import torch
 
+    from derma_training.torchvision_ops import complete_torchvision
+
+    complete_torchvision()
     from derma_training.classifier.trained import load_trained
 
     trained = load_trained(run)

@@ -38,7 +38,7 @@ def test_a_note_of_the_last_moment_is_still_said(run_dir, capture):
 def test_the_words_that_a_process_left_with_are_before_its_log(run_dir, tmp_path):
     log = tmp_path / "sink.0.log"
     log.write_text("ready\na line that the full disk cut\n")
-    process = Process("sink.0", run_dir, log, -1)
+    process = Process("sink.0", run_dir, log, -1, {})
     assert process.last_words() == "a line that the full disk cut"
     words_path(run_dir, "sink.0").write_text("sink.0: the database takes no more")
     assert process.last_words() == "sink.0: the database takes no more"

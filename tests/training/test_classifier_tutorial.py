@@ -22,6 +22,7 @@ from derma_training.classifier.prepare.distractors import draw  # noqa: E402
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "train-a-classifier.md"
+BENCH = Path(__file__).parents[2] / "bench"
 DERMA = Path(sys.executable).with_name("derma")
 
 
@@ -66,9 +67,13 @@ def test_the_tutorial_runs_from_a_folder_to_findings(tmp_path: Path, run_dir: Pa
 
 def test_every_option_and_layout_that_the_tutorial_names_exists() -> None:
     text = TUTORIAL.read_text(encoding="utf-8")
+    words = (["data", "prepare"], ["train", "classifier"], ["evaluate", "classifier"], ["up"])
+    programs = [[str(DERMA), *said] for said in words]
+    programs += [[sys.executable, "-m", "derma_training.classifier", verb] for verb in ("average", "unknown", "folds")]
+    programs += [[sys.executable, str(BENCH / name)] for name in ("classifiers.py", "unknowns.py")]
     helps = "".join(
-        subprocess.run([str(DERMA), *words, "--help"], capture_output=True, text=True, check=True, timeout=120).stdout
-        for words in (["data", "prepare"], ["train", "classifier"], ["evaluate", "classifier"], ["up"])
+        subprocess.run([*command, "--help"], capture_output=True, text=True, check=True, timeout=120).stdout
+        for command in programs
     )
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
     assert named and not {option for option in named if option not in helps}

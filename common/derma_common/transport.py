@@ -59,6 +59,8 @@ class Link:
         assert self.monitor is not None
         while self.monitor.poll(0):
             self.monitor.recv_multipart()
+        with contextlib.suppress(zmq.Again):  # a poll has taken a first part already: without the rest libzmq aborts
+            self.next_parts(0)
         self.socket.disconnect(self._address)
         self.socket.connect(self._address)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -238,6 +240,32 @@ def test_a_listener_hears_its_owner_again_after_a_message_that_is_too_large(hub,
     speaker.socket.send(b"\xc0" * (MAX_BYTES + 1))
     before = len(heard)
     until(lambda: len(heard) > before + 20, turn)
+
+
+BROKEN_LINE = """
+import sys, time, zmq
+from pathlib import Path
+from derma_common.topology import ROSTER, socket_path
+from derma_common.transport import Hub
+
+hub, context = Hub(Path(sys.argv[1])), zmq.Context()
+listener = hub.subscribe(ROSTER)
+owner = context.socket(zmq.XPUB)
+owner.bind(f"ipc://{socket_path(hub.directory, ROSTER)}")
+owner.recv()  # the subscription
+owner.send_multipart([b"first", b"second"])
+listener.socket.poll(5000)  # takes the first part out of the line
+owner.close(linger=0)
+listener.monitor.poll(5000)
+hub.wait(0)
+assert list(listener.receive()) == []
+print("alive")
+"""
+
+
+def test_a_line_that_breaks_while_a_message_in_parts_waits_does_not_end_the_process(run_dir):
+    done = subprocess.run([sys.executable, "-c", BROKEN_LINE, str(run_dir)], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
 
 
 def test_a_worker_is_given_work_again_after_a_message_that_is_too_large(hub, other_hub, server, worker, until):

@@ -12,14 +12,13 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 
 from derma_common.errors import ModelError
 from derma_common.inference.card import InputSpec, ModelCard, sha256_of, write_card
-from derma_common.inference.runner import Array, check_input
+from derma_common.inference.runner import Array, Runner, check_input
 
 TWO_LESIONS = {"boxes": [[100, 100, 150, 150], [200, 180, 260, 230]], "scores": [[0.9], [0.8]]}  # of a 416 px input
 
@@ -52,7 +51,7 @@ def _write(
     return directory
 
 
-class FakeRunner:
+class FakeRunner(Runner):
     """Answers with constants after a stated time."""
 
     name = "fake"
@@ -88,11 +87,3 @@ class FakeRunner:
 
     def close(self) -> None:
         """Do nothing: there is nothing to free."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import onnxruntime as ort
 
 from derma_common.errors import ModelError, ResourceError
 from derma_common.inference.card import ModelCard
-from derma_common.inference.runner import Array, check_input
+from derma_common.inference.runner import Array, Runner, check_input
 
 _CPU = "CPUExecutionProvider"
 
 
-class OnnxRunner:
+class OnnxRunner(Runner):
     """An ONNX file opened with ONNX Runtime."""
 
     def __init__(
@@ -72,14 +71,6 @@ class OnnxRunner:
     def close(self) -> None:
         """Drop the session."""
         self._session = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _line(error: Exception) -> str:

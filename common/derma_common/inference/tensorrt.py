@@ -12,8 +12,7 @@ import math
 import mmap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from derma_common.inference.choice import RunnerChoice
 from derma_common.inference.cuda import Bytes, open_device
 from derma_common.inference.engines import EngineCache
 from derma_common.inference.pixels import Pixels
-from derma_common.inference.runner import Array, check_input
+from derma_common.inference.runner import Array, PictureRunner, check_input
 from derma_common.preprocess import Image
 
 log = logging.getLogger(__name__)
@@ -84,7 +83,7 @@ class TensorRt:
         return TensorRtRunner(self._trt, self._logger, card, engine, name, choice)
 
 
-class TensorRtRunner:
+class TensorRtRunner(PictureRunner):
     """An engine, opened on a GPU. It is a PictureRunner."""
 
     def __init__(
@@ -207,14 +206,6 @@ class TensorRtRunner:
             self._work.clear()
             self._context = self._engine = self._runtime = None
             self._device.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _library() -> tuple[Any, str]:

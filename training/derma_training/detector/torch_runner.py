@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
+from derma_common.inference.runner import Array, Runner
 from derma_training.detector.layers import Darknet
 from derma_training.detector.yolo_head import DetectorGraph
 
-Array = npt.NDArray[np.float32]
 
-
-class TorchRunner:
-    """Runs a network in PyTorch, as `derma_common.inference.runner.Runner` wants it."""
+class TorchRunner(Runner):
+    """Runs a network in PyTorch."""
 
     name = "torch"
 
@@ -33,11 +28,3 @@ class TorchRunner:
 
     def close(self) -> None:
         """Nothing is held open."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
